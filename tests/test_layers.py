@@ -107,7 +107,7 @@ def imports_below(node: ast.AST, package: list[str], at_top: bool) -> Iterator[I
             base = package[: len(package) - child.level + 1] if child.level else []
             origin = ".".join(base + ([child.module] if child.module else []))
             for alias in child.names:
-                # the last part is a module in `from onehop import jail`, a thing in `from onehop.jail import Policy`
+                # the last part may be a module (`onehop.jail`) or a thing in one (`onehop.jail.Policy`)
                 yield Import(f"{origin}.{alias.name}", child.lineno, at_top)
         elif isinstance(child, ast.If) and is_type_checking(child):
             for branch in child.orelse:
