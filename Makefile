@@ -72,7 +72,7 @@ environment: $(VENV)/.ready-server ## build the default sandbox environment, if 
 	@$(PY) -m onehop.environments
 
 clean: ## remove the virtual environment and all caches (ONEHOP_HOME stays)
-	rm -rf -- $(VENV) $(VENV).lock .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	rm -rf -- $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
 	find src tests bench examples -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 $(VENV)/.ready-server: requirements.lock pyproject.toml scripts/setup $(STALE)
