@@ -1,0 +1,196 @@
+"""Every way onehop can fail, as one tree; nothing else may define an exception that crosses a module.
+
+OnehopError
+├── ProblemError                    a client's request cannot be served; becomes an RFC 9457 problem document
+│   ├── InvalidRequestError      422  a field is missing, unknown, of a wrong type or out of range
+│   │   ├── InvalidJsonError     400  the body is not JSON or not UTF-8
+│   │   ├── InvalidPathError     422  a file path is absolute, climbs out, holds NUL or is too long
+│   │   └── UnknownEnvironmentError 422  no environment of that name
+│   ├── ForbiddenOriginError     403  Host or Origin is not allowed here
+│   ├── NotFoundError            404  no such route
+│   │   ├── SessionNotFoundError 404  no such session, or it is not the caller's
+│   │   ├── ExecutionNotFoundError 404  no such execution, or it is not the caller's
+│   │   └── FileNotFoundInWorkspaceError 404  no such file in the workspace
+│   ├── MethodNotAllowedError    405  the route has other methods
+│   ├── ConflictError            409  the resource is in a state that does not allow it
+│   │   ├── SessionBusyError     409  another execution runs in this context
+│   │   └── NotARegularFileError 409  a symlink, directory, device, FIFO, socket or hard link
+│   ├── SessionEndedError        410  the session existed and has ended; `reason` says why
+│   ├── TooLargeError            413  a body, the code or a file is over its limit
+│   ├── UnsupportedMediaTypeError 415  the route wants another Content-Type
+│   ├── TooManyError             429  a limit on how much at once is reached
+│   ├── QuotaExceededError       507  the workspace or the server's disk is full
+│   ├── UnavailableError         503  the engine is starting, stopping or has lost a part
+│   └── InternalError            500  a defect in onehop; the details are in the log only
+├── JailError                       a wall could not be raised
+│   └── WeakIsolationError          a protection that was asked for is missing, with how to get it
+├── EnvironmentBuildError           packages of an environment could not be installed
+├── ConfigurationError              a setting has a value that cannot be used
+├── ProtocolError                   a frame breaks the protocol
+└── EngineError                     the supervisor could not be started or was lost
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class OnehopError(Exception):
+    """Base of all errors that onehop raises on purpose."""
+
+
+class ProblemError(OnehopError):
+    """A request cannot be served.
+
+    Args:
+        detail: one sentence that says what was wrong with this request and what to do.
+        extra: further members of the problem document (RFC 9457, section 3.2).
+    """
+
+    status = 500
+    type = "internal"
+    title = "Internal error"
+
+    def __init__(self, detail: str, **extra: Any) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.extra = extra
+
+    def document(self) -> dict[str, Any]:
+        """The RFC 9457 problem document."""
+        return {
+            "type": f"urn:onehop:problem:{self.type}",
+            "title": self.title,
+            "status": self.status,
+            "detail": self.detail,
+            **self.extra,
+        }
+
+
+class InvalidRequestError(ProblemError):
+    status, type, title = 422, "invalid-request", "The request is not valid"
+
+
+class InvalidJsonError(InvalidRequestError):
+    status, type, title = 400, "invalid-json", "The body is not valid JSON"
+
+
+class InvalidPathError(InvalidRequestError):
+    type, title = "invalid-path", "The file path is not valid"
+
+
+class UnknownEnvironmentError(InvalidRequestError):
+    type, title = "unknown-environment", "There is no such environment"
+
+
+class ForbiddenOriginError(ProblemError):
+    status, type, title = 403, "forbidden-origin", "This Host or Origin is not allowed"
+
+
+class NotFoundError(ProblemError):
+    status, type, title = 404, "not-found", "There is nothing here"
+
+
+class SessionNotFoundError(NotFoundError):
+    type, title = "session-not-found", "There is no such session"
+
+
+class ExecutionNotFoundError(NotFoundError):
+    type, title = "execution-not-found", "There is no such execution"
+
+
+class FileNotFoundInWorkspaceError(NotFoundError):
+    type, title = "file-not-found", "There is no such file in the workspace"
+
+
+class MethodNotAllowedError(ProblemError):
+    status, type, title = 405, "method-not-allowed", "The method is not allowed here"
+
+
+class ConflictError(ProblemError):
+    status, type, title = 409, "conflict", "The resource is in another state"
+
+
+class SessionBusyError(ConflictError):
+    type, title = "session-busy", "Another execution is running in this session"
+
+
+class NotARegularFileError(ConflictError):
+    type, title = "not-a-regular-file", "Only regular files can be transferred"
+
+
+class SessionEndedError(ProblemError):
+    status, type, title = 410, "session-ended", "The session has ended"
+
+
+class TooLargeError(ProblemError):
+    status, type, title = 413, "too-large", "The request is too large"
+
+
+class UnsupportedMediaTypeError(ProblemError):
+    status, type, title = 415, "unsupported-media-type", "The Content-Type is not supported here"
+
+
+class TooManyError(ProblemError):
+    status, type, title = 429, "too-many", "A limit is reached"
+
+
+class QuotaExceededError(ProblemError):
+    status, type, title = 507, "quota-exceeded", "There is no room left"
+
+
+class UnavailableError(ProblemError):
+    status, type, title = 503, "unavailable", "The engine is not available"
+
+
+class InternalError(ProblemError):
+    """A defect in onehop. The document names no detail; the log has it under the request id."""
+
+
+class JailError(OnehopError):
+    """A wall could not be raised; nothing of the sandbox is left."""
+
+
+class WeakIsolationError(JailError):
+    """A protection that was asked for is missing; the message says how to get it."""
+
+
+class EnvironmentBuildError(OnehopError):
+    """The packages of an environment could not be installed; nothing was changed."""
+
+
+class ConfigurationError(OnehopError):
+    """A setting has a value that cannot be used; the message names the setting and where it came from."""
+
+
+class ProtocolError(OnehopError):
+    """A frame breaks the protocol: too long, cut off, of an unknown kind or out of order."""
+
+
+class EngineError(OnehopError):
+    """The supervisor could not be started or was lost."""
+
+
+PROBLEMS: tuple[type[ProblemError], ...] = (
+    InvalidRequestError,
+    InvalidJsonError,
+    InvalidPathError,
+    UnknownEnvironmentError,
+    ForbiddenOriginError,
+    NotFoundError,
+    SessionNotFoundError,
+    ExecutionNotFoundError,
+    FileNotFoundInWorkspaceError,
+    MethodNotAllowedError,
+    ConflictError,
+    SessionBusyError,
+    NotARegularFileError,
+    SessionEndedError,
+    TooLargeError,
+    UnsupportedMediaTypeError,
+    TooManyError,
+    QuotaExceededError,
+    UnavailableError,
+    InternalError,
+)
+"""All problem types, for the error responses in OpenAPI and for clients that map documents to exceptions."""

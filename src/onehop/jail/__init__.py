@@ -1,0 +1,1 @@
+"""What a sandbox may see, do and use: namespaces, mounts, seccomp, Landlock, rlimits, cgroups."""

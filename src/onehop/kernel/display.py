@@ -1,0 +1,76 @@
+"""Rich output: what `display()` and a cell's value become on the channel."""
+# runs inside the wall: standard library only
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import TYPE_CHECKING, Any
+
+from IPython.core.displayhook import DisplayHook as BaseDisplayHook
+from IPython.core.displaypub import DisplayPublisher as BaseDisplayPublisher
+
+if TYPE_CHECKING:
+    from onehop.kernel.shell import Shell
+
+BINARY = ("image/png", "image/jpeg", "image/gif", "image/webp", "application/pdf")
+MAX_TEXT_CHARS = 4 * 1024 * 1024
+
+
+def bundle(data: dict[str, Any]) -> dict[str, str | bytes]:
+    """IPython's format data with binary types as bytes and everything else as text."""
+    out: dict[str, str | bytes] = {}
+    for mime, value in data.items():
+        if isinstance(value, bytes):
+            out[mime] = value
+        elif isinstance(value, str):
+            if mime in BINARY:
+                try:
+                    out[mime] = base64.b64decode(value, validate=False)
+                    continue
+                except ValueError:
+                    pass
+            out[mime] = value if len(value) <= MAX_TEXT_CHARS else value[:MAX_TEXT_CHARS] + "…"
+        else:
+            try:
+                out[mime] = json.dumps(value)
+            except (TypeError, ValueError):
+                continue
+    return {mime: value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
+            for mime, value in out.items()}
+
+
+class DisplayPublisher(BaseDisplayPublisher):
+    """`display()`: sent at once, in order with the text."""
+
+    shell: Shell
+
+    def publish(self, data: dict[str, Any], metadata: dict[str, Any] | None = None, **_: Any) -> None:
+        channel = self.shell.channel
+        if channel is not None and data:
+            channel.display(bundle(data))
+
+    def clear_output(self, wait: bool = False) -> None:
+        pass  # the answer keeps everything that was shown
+
+
+class DisplayHook(BaseDisplayHook):
+    """The value of a cell's last expression: held until the cell's figures are shown, so that it comes last."""
+
+    shell: Shell
+    pending: dict[str, str | bytes] | None = None
+
+    def write_output_prompt(self) -> None:
+        pass
+
+    def write_format_data(self, format_dict: dict[str, Any], md_dict: dict[str, Any] | None = None) -> None:
+        self.pending = bundle(format_dict)
+
+    def finish_displayhook(self) -> None:
+        pass
+
+    def publish_pending(self) -> None:
+        """Sends the value, if the cell had one."""
+        pending, self.pending = self.pending, None
+        if pending and self.shell.channel is not None:
+            self.shell.channel.display(pending, final=True)

@@ -1,0 +1,36 @@
+"""SIGINT ends a cell, and nothing but a cell: between cells it is taken and forgotten.
+
+A handler of our own instead of SIG_IGN, because an ignored signal would stay ignored in the programs
+that user code starts.
+"""
+# runs inside the wall: standard library only
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Iterator
+from types import FrameType
+
+_armed = False
+
+
+def install() -> None:
+    """Must be called in the kernel's main thread, once."""
+    signal.signal(signal.SIGINT, _on_sigint)
+
+
+def _on_sigint(number: int, frame: FrameType | None) -> None:
+    if _armed:
+        raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def armed() -> Iterator[None]:
+    """Within this block SIGINT raises KeyboardInterrupt."""
+    global _armed
+    _armed = True
+    try:
+        yield
+    finally:
+        _armed = False

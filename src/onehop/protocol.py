@@ -1,0 +1,168 @@
+"""Every frame that crosses the wall: between supervisor and kernel, and between gateway and file porter.
+
+Inside a frame only msgpack is spoken (https://msgpack.org), never pickle. What arrives from a kernel
+is a claim by a hostile process: a reader checks the header's length and kind before it reads on, and
+the payload is decoded against a schema. This module is shipped into the sandbox: it may import the
+standard library and msgspec, nothing else.
+
+A frame is a 13-byte header, big-endian, and its payload:
+
+    u32 payload length in bytes | u8 kind | u64 execution number | payload (msgpack)
+"""
+
+from __future__ import annotations
+
+import struct
+from enum import IntEnum
+from typing import Any
+
+import msgspec
+
+HEADER = struct.Struct(">IBQ")
+HEADER_BYTES = HEADER.size
+MAX_KERNEL_FRAME_BYTES = 16 * 1024 * 1024
+"""The longest payload that a kernel may send; a longer one is a `protocol_error`."""
+
+
+class Kind(IntEnum):
+    """What a frame on a kernel's channel means. Below 16: to the kernel; from 16 on: from the kernel."""
+
+    EXECUTE = 1
+    PROCEED = 2  # answers SYNC: everything written before it has been taken
+    READY = 16
+    RESULT = 17
+    FAILURE = 18
+    SYNC = 19
+    DONE = 20
+
+
+FROM_KERNEL = frozenset({Kind.READY, Kind.RESULT, Kind.FAILURE, Kind.SYNC, Kind.DONE})
+
+
+class Execute(msgspec.Struct, omit_defaults=True):
+    """Run one cell.
+
+    Args:
+        code: Python source (IPython syntax allowed).
+        stdin: what `input()` reads, line by line.
+        env: environment variables, set while this cell runs.
+    """
+
+    code: str
+    stdin: str = ""
+    env: dict[str, str] = {}
+
+
+class Result(msgspec.Struct, omit_defaults=True):
+    """Something displayed: MIME type → text, or bytes for binary types. `final` marks the cell's value."""
+
+    data: dict[str, str | bytes]
+    final: bool = False
+
+
+class Failure(msgspec.Struct):
+    """The code raised. `traceback` has no ANSI codes and none of our own frames."""
+
+    name: str
+    value: str
+    traceback: str
+
+
+class Done(msgspec.Struct, omit_defaults=True):
+    """The cell has ended, with `status` `ok`, `error` or `interrupted`."""
+
+    status: str
+    count: int = 0
+
+
+def pack(kind: int, execution: int, payload: bytes = b"") -> bytes:
+    """A whole frame."""
+    return HEADER.pack(len(payload), kind, execution) + payload
+
+
+encode = msgspec.msgpack.Encoder().encode
+decode_execute = msgspec.msgpack.Decoder(Execute).decode
+decode_result = msgspec.msgpack.Decoder(Result).decode
+decode_failure = msgspec.msgpack.Decoder(Failure).decode
+decode_done = msgspec.msgpack.Decoder(Done).decode
+
+
+# --- the file porter ---------------------------------------------------------------------------
+# A porter is a process of the sandbox that never runs user code. It answers requests about the
+# workspace on a stream socket, one after the other: request frame in, then (for `write`) data
+# frames in, an empty one ends them; reply frame out, then (for `read`) data frames out, an empty one
+# ends them. Frames here are u32 length, big-endian, and payload.
+
+PORTER_HEADER = struct.Struct(">I")
+PORTER_CHUNK_BYTES = 256 * 1024
+MAX_PORTER_FRAME_BYTES = 8 * 1024 * 1024
+
+
+class PorterRequest(msgspec.Struct, omit_defaults=True):
+    """`operation` is one of `list`, `stat`, `read`, `write`, `delete`.
+
+    Args:
+        path: relative to the workspace, checked with `check_path`; empty for `list`.
+        limit: for `list` the most entries to return.
+    """
+
+    operation: str
+    path: str = ""
+    limit: int = 10_000
+
+
+class Entry(msgspec.Struct):
+    """A regular file of the workspace. `modified_ns` and `inode` tell a changed file from an old one."""
+
+    path: str
+    bytes: int
+    modified_ns: int
+    inode: int = 0
+
+
+class PorterReply(msgspec.Struct, omit_defaults=True):
+    """`error` is empty, or one of `not_found`, `not_regular`, `no_space`, `bad_path`, `denied`, `failed`."""
+
+    error: str = ""
+    detail: str = ""
+    entries: list[Entry] = []
+    truncated: bool = False
+
+
+decode_porter_request = msgspec.msgpack.Decoder(PorterRequest).decode
+decode_porter_reply = msgspec.msgpack.Decoder(PorterReply).decode
+
+MAX_PATH_BYTES = 1024
+MAX_NAME_BYTES = 255  # NAME_MAX of Linux
+
+
+def check_path(path: str) -> str | None:
+    """Why `path` cannot name a file in the workspace, or None when it can.
+
+    The check is lexical; symlinks are refused by the kernel when the file is opened (openat2).
+    """
+    if not path:
+        return "is empty"
+    if "\0" in path:
+        return "holds a NUL character"
+    try:
+        raw = path.encode()
+    except UnicodeEncodeError:
+        return "is not valid Unicode"
+    if path.startswith("/"):
+        return "is absolute; give it relative to the workspace"
+    if len(raw) > MAX_PATH_BYTES:
+        return f"is longer than {MAX_PATH_BYTES} bytes"
+    for part in path.split("/"):
+        if part in ("", "."):
+            return "has an empty or '.' component"
+        if part == "..":
+            return "contains '..'"
+        if len(part.encode()) > MAX_NAME_BYTES:
+            return f"has a component longer than {MAX_NAME_BYTES} bytes"
+    return None
+
+
+def plain(value: Any) -> Any:
+    """`value` as plain lists, dicts, strings and numbers (for logs and tests)."""
+    return msgspec.to_builtins(value)

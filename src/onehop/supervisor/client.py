@@ -1,0 +1,297 @@
+"""The gateway's side of the supervisor: one connection, requests in flight, events to their listeners."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterable, AsyncIterator, Callable
+from typing import Any
+
+import msgspec
+
+from onehop import errors, protocol
+from onehop.protocol import Entry, PorterReply, PorterRequest
+from onehop.supervisor.messages import (
+    LENGTH,
+    MAX_MESSAGE_BYTES,
+    Event,
+    ExecutionSpec,
+    Request,
+    SandboxInfo,
+    SandboxSpec,
+    decode_from_supervisor,
+    frame,
+)
+
+Listener = Callable[[Event | None], None]
+"""Called for every event of an execution, in order, on the loop; with None when the supervisor is lost."""
+
+
+class SupervisorClient(asyncio.Protocol):
+    """Use `await SupervisorClient.connect(path)`; methods may be called concurrently.
+
+    Every method raises EngineError when the supervisor is gone, and the class that the supervisor
+    named when it refused (SessionNotFoundError, SessionBusyError, TooManyError, UnavailableError …).
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.lost: asyncio.Event = asyncio.Event()
+        self._tickets = itertools.count(1)
+        self._waiting: dict[int, asyncio.Future[Any]] = {}
+        self._listeners: dict[str, Listener] = {}
+        self._buffer = bytearray()
+        self._transport: asyncio.WriteTransport | None = None
+
+    @classmethod
+    async def connect(cls, path: str, *, timeout_s: float = 10.0) -> SupervisorClient:
+        """Connects to the supervisor's unix socket. Raises EngineError when nobody listens there."""
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(timeout_s):
+                _, client = await loop.create_unix_connection(lambda: cls(path), path)
+        except (OSError, TimeoutError) as error:
+            raise errors.EngineError(f"no supervisor answers at {path}: {error}") from error
+        return client
+
+    async def close(self) -> None:
+        """Hangs up. Sandboxes live on."""
+        if self._transport is not None:
+            self._transport.close()
+            await self.lost.wait()
+
+    # --- calls --------------------------------------------------------------------------------------
+
+    async def create_sandbox(self, spec: SandboxSpec) -> SandboxInfo:
+        """A ready sandbox, from the pool where one waits there."""
+        return msgspec.convert(await self._call("create", sandbox_spec=spec), SandboxInfo)
+
+    async def destroy_sandbox(self, sandbox: str) -> None:
+        """Ends all its processes and frees everything; returns when nothing is left."""
+        await self._call("destroy", {"sandbox": sandbox})
+
+    def discard_sandbox(self, sandbox: str) -> None:
+        """Like destroy_sandbox, without waiting for it (the supervisor owns the rest)."""
+        self._write(Request(0, "destroy", {"sandbox": sandbox}))
+
+    async def sandboxes(self) -> list[SandboxInfo]:
+        """All that were handed out and not destroyed, with their unacknowledged executions."""
+        return msgspec.convert(await self._call("sandboxes"), list[SandboxInfo])
+
+    async def execute(self, sandbox: str, spec: ExecutionSpec, listener: Listener, *, kernel: str = "main") -> None:
+        """Starts an execution; its events go to `listener`. Raises SessionBusyError when one is running."""
+        self._listeners[spec.id] = listener
+        try:
+            await self._call("execute", {"sandbox": sandbox, "kernel": kernel}, execution_spec=spec)
+        except BaseException:
+            self._listeners.pop(spec.id, None)
+            raise
+
+    async def execute_once(self, sandbox_spec: SandboxSpec, spec: ExecutionSpec, listener: Listener) -> SandboxInfo:
+        """A new sandbox and an execution in it, in one step. The caller destroys the sandbox afterwards."""
+        self._listeners[spec.id] = listener
+        try:
+            value = await self._call("execute_once", sandbox_spec=sandbox_spec, execution_spec=spec)
+        except BaseException:
+            self._listeners.pop(spec.id, None)
+            raise
+        return msgspec.convert(value, SandboxInfo)
+
+    async def attach(self, execution: str, listener: Listener, *, after: int = 0) -> None:
+        """Follows an execution again, from the event after number `after` on."""
+        self._listeners[execution] = listener
+        try:
+            await self._call("attach", {"execution": execution, "after": after})
+        except BaseException:
+            self._listeners.pop(execution, None)
+            raise
+
+    def acknowledge(self, execution: str) -> None:
+        """The result is stored: the supervisor may forget the execution's events."""
+        self._listeners.pop(execution, None)
+        self._write(Request(0, "acknowledge", {"execution": execution}))
+
+    async def interrupt(self, sandbox: str, *, kernel: str = "main") -> bool:
+        """SIGINT for what runs; the variables stay. False when nothing ran."""
+        return bool(await self._call("interrupt", {"sandbox": sandbox, "kernel": kernel}))
+
+    async def describe(self) -> dict[str, Any]:
+        """Protections, environments, pool and counts; see supervisor/server.py."""
+        value = await self._call("describe")
+        assert isinstance(value, dict)
+        return value
+
+    async def open_porter(self, sandbox: str, *, timeout_s: float = 10.0) -> Porter:
+        """A connection to a new porter process in the sandbox; close it after use."""
+        reader, writer = await asyncio.open_unix_connection(self.path, limit=2 * protocol.PORTER_CHUNK_BYTES)
+        try:
+            async with asyncio.timeout(timeout_s):
+                # From this reply on, the supervisor has handed the connection itself to the porter.
+                writer.write(frame(Request(1, "porter", {"sandbox": sandbox})))
+                raw = await reader.readexactly(LENGTH.unpack(await reader.readexactly(LENGTH.size))[0])
+                _raise_refusal(decode_from_supervisor(raw))
+                await reader.readexactly(protocol.PORTER_HEADER.size)
+        except (OSError, EOFError, TimeoutError) as error:
+            writer.close()
+            raise errors.UnavailableError(f"the sandbox does not hand out its files: {error!r}") from error
+        except BaseException:
+            writer.close()
+            raise
+        return Porter(reader, writer)
+
+    # --- transport ------------------------------------------------------------------------------------
+
+    async def _call(self, operation: str, arguments: dict[str, Any] | None = None, *,
+                    sandbox_spec: SandboxSpec | None = None, execution_spec: ExecutionSpec | None = None) -> Any:
+        ticket = next(self._tickets)
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting[ticket] = future
+        try:
+            self._write(Request(ticket, operation, arguments or {}, sandbox_spec, execution_spec))
+            return await future
+        finally:
+            self._waiting.pop(ticket, None)
+
+    def _write(self, request: Request) -> None:
+        if self._transport is None or self.lost.is_set():
+            raise errors.EngineError("the supervisor is gone")
+        self._transport.write(frame(request))
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.WriteTransport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        buffer = self._buffer
+        buffer += data
+        start, end = 0, len(buffer)
+        while end - start >= 4:
+            (length,) = LENGTH.unpack_from(buffer, start)
+            if length > MAX_MESSAGE_BYTES or end - start - 4 < length:
+                break
+            message = decode_from_supervisor(memoryview(buffer)[start + 4 : start + 4 + length])
+            start += 4 + length
+            self._take(message)
+        if start:
+            del buffer[:start]
+
+    def _take(self, message: list[Any]) -> None:
+        if isinstance(message[0], int):
+            future = self._waiting.get(message[0])
+            if future is not None and not future.done():
+                try:
+                    _raise_refusal(message)
+                except errors.OnehopError as error:
+                    future.set_exception(error)
+                else:
+                    future.set_result(message[1])
+            return
+        event = Event(*message)
+        listener = self._listeners.get(event.execution)
+        if listener is not None:
+            if event.kind == "end":
+                self._listeners.pop(event.execution, None)
+            listener(event)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost.set()
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(errors.EngineError("the supervisor is gone"))
+        listeners, self._listeners = self._listeners, {}
+        for listener in listeners.values():
+            listener(None)
+
+
+def _raise_refusal(message: list[Any]) -> None:
+    name = message[2]
+    if name:
+        kind = getattr(errors, name, errors.EngineError)
+        raise kind(message[3])
+
+
+class Porter:
+    """Files of one workspace, one operation at a time. An operation that fails on the way closes it."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    async def __aenter__(self) -> Porter:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the porter process, too."""
+        self._writer.close()
+
+    async def list(self, limit: int = 10_000) -> tuple[list[Entry], bool]:
+        """Regular files, sorted by path; True when some were left out."""
+        reply = await self._ask(PorterRequest("list", limit=limit))
+        return reply.entries, reply.truncated
+
+    async def stat(self, path: str) -> Entry:
+        return (await self._ask(PorterRequest("stat", path))).entries[0]
+
+    async def delete(self, path: str) -> None:
+        await self._ask(PorterRequest("delete", path))
+
+    async def read(self, path: str) -> tuple[Entry, AsyncIterator[bytes]]:
+        """The file's entry and its content in chunks; at most `entry.bytes` come, fewer if it shrank."""
+        reply = await self._ask(PorterRequest("read", path))
+        return reply.entries[0], self._chunks()
+
+    async def write(self, path: str, content: AsyncIterable[bytes]) -> Entry:
+        """Replaces or creates a file whole; on any error nothing has changed."""
+        self._send(protocol.encode(PorterRequest("write", path)))
+        try:
+            async for chunk in content:
+                for start in range(0, len(chunk), protocol.PORTER_CHUNK_BYTES):
+                    self._send(chunk[start : start + protocol.PORTER_CHUNK_BYTES])
+                    await self._writer.drain()
+        except BaseException:
+            self.close()  # the porter sees a cut-off body and takes the temporary file away
+            raise
+        self._send(b"")
+        return (await self._reply(path)).entries[0]
+
+    async def _chunks(self) -> AsyncIterator[bytes]:
+        while chunk := await self._receive():
+            yield chunk
+
+    async def _ask(self, request: PorterRequest) -> PorterReply:
+        self._send(protocol.encode(request))
+        return await self._reply(request.path)
+
+    def _send(self, payload: bytes) -> None:
+        self._writer.write(protocol.PORTER_HEADER.pack(len(payload)) + payload)
+
+    async def _receive(self) -> bytes:
+        try:
+            (length,) = protocol.PORTER_HEADER.unpack(await self._reader.readexactly(protocol.PORTER_HEADER.size))
+            if length > protocol.MAX_PORTER_FRAME_BYTES:
+                raise errors.UnavailableError("the porter sent a frame that is too long")
+            return await self._reader.readexactly(length)
+        except (OSError, EOFError) as error:
+            raise errors.UnavailableError("the sandbox ended while files were carried") from error
+
+    async def _reply(self, path: str) -> PorterReply:
+        try:
+            reply = protocol.decode_porter_reply(await self._receive())
+        except msgspec.DecodeError as error:
+            raise errors.UnavailableError("the porter sent something else than a reply") from error
+        match reply.error:
+            case "":
+                return reply
+            case "not_found":
+                raise errors.FileNotFoundInWorkspaceError(f"there is no file {path!r} in the workspace")
+            case "not_regular":
+                raise errors.NotARegularFileError(f"{path!r} cannot be transferred: {reply.detail}")
+            case "no_space":
+                raise errors.QuotaExceededError(f"the workspace has no room for {path!r}: {reply.detail}")
+            case "bad_path":
+                raise errors.InvalidPathError(f"{path!r}: {reply.detail}")
+            case _:
+                raise errors.ConflictError(f"{path!r}: {reply.detail}")

@@ -1,0 +1,92 @@
+"""The supervisor's process: PID 1 of its PID namespace, the only part with the host's privileges."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import resource
+import signal
+import socket
+import sys
+from typing import Any
+
+from onehop.errors import OnehopError
+from onehop.jail import syscalls
+from onehop.supervisor import selftest
+from onehop.supervisor.server import Connection, Service
+
+
+def main() -> None:
+    settings: dict[str, Any] = json.loads(os.environ.pop("ONEHOP_SUPERVISOR_SPEC"))
+    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
+    _raise_limits()
+    if settings["user"] == 0:
+        with contextlib.suppress(OSError):
+            os.nice(-5)  # deadlines must hold while the sandboxes use every core
+    import uvloop
+
+    uvloop.run(_serve(settings))
+
+
+def _raise_limits() -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+async def _serve(settings: dict[str, Any]) -> None:
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+    settings["children"] = children = {}
+    settings["landlock"] = True
+    report = os.fdopen(settings["report_fd"], "w")
+    listener = socket.socket(fileno=settings["listen_fd"])
+    listener.setblocking(False)
+    service: Service | None = None
+
+    def reap() -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            code = os.waitstatus_to_exitcode(status)
+            known = children.pop(pid, None)
+            if known is not None:
+                known(code)
+                continue
+            for pool in service.pools.values() if service else ():
+                if pool.zygote.pid == pid:
+                    pool.zygote.died(code)
+
+    try:
+        loop.add_signal_handler(signal.SIGCHLD, reap)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stopping.set)
+        service = Service(settings)
+        service.start()
+        result = await selftest.run(service)
+        server = await loop.create_unix_server(lambda: Connection(service), sock=listener)
+    except OnehopError as error:
+        _say(report, {"error": str(error), "weak": type(error).__name__ == "WeakIsolationError"})
+        sys.exit(1)
+    except Exception as error:
+        _say(report, {"error": f"{type(error).__name__}: {error}"})
+        raise
+    _say(report, {**service.describe(), "self_test": result})
+    await stopping.wait()
+    server.close()
+    service.close()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(5):
+            await asyncio.gather(*(s.gone for pool in service.pools.values() for s in pool.sandboxes.values()))
+    service.around.cgroups.close()
+
+
+def _say(report: Any, message: dict[str, Any]) -> None:
+    report.write(json.dumps(message) + "\n")
+    report.close()

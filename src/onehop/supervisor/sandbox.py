@@ -1,0 +1,613 @@
+"""One sandbox as the supervisor sees it: its init, its control group, its kernels, the execution in each.
+
+State goes one way: `forking` → `preparing` → `ready` → `assigned` → `dying` → `gone`. Every step has
+one owner here; whatever goes wrong ends in `die`, which frees everything once the init is reaped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from onehop import protocol
+from onehop.errors import InvalidRequestError, SessionBusyError, UnavailableError
+from onehop.jail import cgroups
+from onehop.protocol import Kind
+from onehop.supervisor.execution import MAX_EVENTS, MAX_RESULTS, Execution
+from onehop.supervisor.link import Link
+from onehop.supervisor.messages import End, ExecutionSpec, SandboxSpec, Usage
+from onehop.supervisor.surroundings import Surroundings
+
+EXIT_REPORT_S = 0.08
+"""How long init may take to tell a dead kernel's exit code before the end is reported without it."""
+START_TIMEOUT_S = 20.0
+LATE_OUTPUT_BYTES = 65_536
+
+
+class Sandbox:
+    def __init__(self, slot: int, spec: SandboxSpec, around: Surroundings, *,
+                 on_ready: Callable[[Sandbox], None], on_gone: Callable[[Sandbox], None]) -> None:
+        self.slot = slot
+        self.id = f"sbx{slot}"
+        self.spec = spec
+        self.state = "forking"
+        self.started = False
+        self.pid = -1
+        self.owner_id = ""
+        self.death_reason = ""
+        self.created_s = time.monotonic()
+        self.links: dict[str, Link] = {}
+        self.running: dict[str, Execution] = {}
+        self.executions: dict[str, Execution] = {}
+        self.restarting: set[str] = set()
+        self.died_between: set[str] = set()
+        self.oom_kills = 0
+        self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.around = around
+        self.group: cgroups.Group | None = None
+        self._on_ready, self._on_gone = on_ready, on_gone
+        self._loop = asyncio.get_running_loop()
+        self._workspace = -1
+        self._numbers = 0
+        self._tickets: dict[int, Callable[[dict[str, Any], list[int]], None]] = {}
+        self._ticket = 0
+        self._late = bytearray()
+        self._free_inodes = -1
+        self._waiting_for_kernel: list[tuple[str, Callable[[], None]]] = []
+        self._ready_event = False
+        self._directory = ""
+        self._porters = 0
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        self._control = ours
+        self._init_fd = theirs.detach()
+        self.links["main"] = Link(self, self._loop, "main")
+        self._start_timer = self._loop.call_later(START_TIMEOUT_S, self.die, "it did not start in time")
+
+    # --- birth --------------------------------------------------------------------------------------
+
+    def fork_fds(self) -> list[int]:
+        """What the zygote passes to the new init; `forked` or `die` closes our copies."""
+        return [self._init_fd, *self.links["main"].kernel_fds]
+
+    async def forked(self, pid: int) -> None:
+        """The init exists and waits for "go": put it into its control group, then let it go."""
+        self.pid = pid
+        self._drop_init_fd()
+        self.links["main"].given()
+        if self.state == "dying":
+            self._kill_init()
+            return
+        self.state = "preparing"
+        try:
+            self.group = await self._loop.run_in_executor(None, self._make_group)
+        except OSError as error:
+            self.die(f"its control group cannot be made: {error}")
+            return
+        if self.state != "preparing":
+            self._kill_init()
+            return
+        self._loop.add_reader(self._control, self._on_control)
+        self._tell(self._go())
+
+    def _make_group(self) -> cgroups.Group | None:
+        self._directory = self.around.make_directory(self.id)
+        if not self.around.cgroups.controllers:
+            return None
+        group = cgroups.Group(self.around.cgroups, self.id)
+        try:
+            group.create(memory_bytes=self.spec.memory_bytes, processes=self.spec.processes, cpus=self.spec.cpus)
+            group.attach(self.pid)
+        except OSError:
+            self.group = group  # what was made is removed when the init is reaped
+            raise
+        return group
+
+    def _go(self) -> dict[str, Any]:
+        return {"workspace_bytes": self.spec.workspace_bytes, "workspace_inodes": self.spec.workspace_inodes,
+                "tmp_bytes": self.around.settings["tmp_bytes"], "shm_bytes": self.around.settings["shm_bytes"],
+                "limits": self.around.limits(self.spec), "environ": {}, "directory": self._directory,
+                "nice": self.around.nice}
+
+    def _drop_init_fd(self) -> None:
+        if self._init_fd >= 0:
+            os.close(self._init_fd)
+            self._init_fd = -1
+
+    # --- init ---------------------------------------------------------------------------------------
+
+    def _tell(self, message: dict[str, Any], fds: list[int] | None = None) -> None:
+        try:
+            socket.send_fds(self._control, [json.dumps(message).encode()], fds or [])
+        except OSError as error:
+            self.die(f"its init does not take requests: {error}")
+
+    def ask(self, message: dict[str, Any], answer: Callable[[dict[str, Any], list[int]], None]) -> None:
+        """A request to init with one answer; `answer` gets the event and owns the descriptors."""
+        self._ticket += 1
+        self._tickets[self._ticket] = answer
+        self._tell({**message, "ticket": self._ticket})
+
+    def _on_control(self) -> None:
+        try:
+            raw, fds, _, _ = socket.recv_fds(self._control, 65536, 4)
+        except BlockingIOError:
+            return
+        except OSError:
+            raw, fds = b"", []
+        if not raw:
+            self._loop.remove_reader(self._control)
+            return  # the reaper tells the rest
+        message = json.loads(raw)
+        match message["event"]:
+            case "kernel":
+                link = self.links.get(message["kernel"])
+                if link is not None and link.alive and link.pidfd < 0:
+                    link.pidfd, fds = fds[0], []
+                    link.inner_pid = message["pid"]
+            case "ready":
+                if self._workspace < 0:
+                    self._workspace, fds = fds[0], []
+                    self._free_inodes = os.fstatvfs(self._workspace).f_ffree
+                self._maybe_ready()
+            case "kernel_exit":
+                link = self.links.get(message["kernel"])
+                if link is not None and link.inner_pid == message["pid"]:
+                    self._kernel_exit(message["kernel"], message["code"], link)
+            case "failed":
+                self.die(message["detail"])
+            case _ if message.get("ticket") in self._tickets:
+                answer = self._tickets.pop(message["ticket"])
+                answer(message, fds)
+                fds = []
+        for fd in fds:
+            os.close(fd)
+
+    def _maybe_ready(self) -> None:
+        if self.state == "preparing" and self._workspace >= 0 and self.links["main"].ready:
+            self._start_timer.cancel()
+            self.state = "ready"
+            self.started = True
+            self._on_ready(self)
+
+    # --- handing out --------------------------------------------------------------------------------
+
+    async def assign(self, spec: SandboxSpec, owner_id: str) -> None:
+        """Gives a ready sandbox to a session, with its own limits."""
+        before, self.spec = self.spec, spec
+        self.state = "assigned"
+        self.owner_id = owner_id
+        if (spec.memory_bytes, spec.processes, spec.cpus) != (before.memory_bytes, before.processes, before.cpus):
+            if self.group is not None:
+                group = self.group
+                await self._loop.run_in_executor(None, lambda: group.set_limits(
+                    memory_bytes=spec.memory_bytes, processes=spec.processes, cpus=spec.cpus))
+            self._relimit(spec)
+        if (spec.workspace_bytes, spec.workspace_inodes) != (before.workspace_bytes, before.workspace_inodes):
+            resized: asyncio.Future[str] = self._loop.create_future()
+
+            def answer(message: dict[str, Any], fds: list[int]) -> None:
+                if not resized.done():
+                    resized.set_result(message.get("detail", ""))
+
+            self.ask({"do": "resize", "workspace_bytes": spec.workspace_bytes,
+                      "workspace_inodes": spec.workspace_inodes, "limits": self.around.limits(spec)}, answer)
+            async with asyncio.timeout(5):
+                problem = await resized
+            if problem:
+                raise InvalidRequestError(f"the workspace cannot have that size: {problem}")
+            self._free_inodes = os.fstatvfs(self._workspace).f_ffree
+
+    def _relimit(self, spec: SandboxSpec) -> None:
+        self._tell({"do": "limits", "limits": self.around.limits(spec)})
+        pidfd = self.links["main"].pidfd
+        if pidfd >= 0:
+            self.around.apply_limits(pidfd, self.around.limits(spec))
+
+    def isolation(self) -> dict[str, str]:
+        return dict(self.around.isolation)
+
+    # --- executions ---------------------------------------------------------------------------------
+
+    def execute(self, kernel: str, spec: ExecutionSpec) -> Execution:
+        """Starts an execution in a context.
+
+        Raises:
+            SessionBusyError: the context is at work.
+            UnavailableError: the sandbox is dying.
+            InvalidRequestError: there is no such context.
+        """
+        if self.state != "assigned":
+            raise UnavailableError(f"the sandbox has ended: {self.death_reason}")
+        link = self.links.get(kernel)
+        if link is None:
+            raise InvalidRequestError(f"there is no context {kernel!r}")
+        if kernel in self.running:
+            raise SessionBusyError("another execution is running here; wait for it or interrupt it")
+        self._numbers += 1
+        execution = Execution(spec, self._numbers, self._loop)
+        self.executions[spec.id] = execution
+        if kernel in self.died_between:
+            self.died_between.discard(kernel)
+            execution.finish(End("kernel_died", Usage(0.0, 0.0, -1), variables="lost",
+                                 reason="the kernel died after the previous execution; its variables are lost, this code was not run"))
+            return execution
+        self.running[kernel] = execution
+        if self.group is not None:
+            self.group.reset_peak()
+        execution.cpu_start_ns = self._cpu_ns(link)
+        if self._late:
+            execution.add("stdout", bytes(self._late))
+            self._late.clear()
+        payload = protocol.encode(protocol.Execute(code=spec.code, stdin=spec.stdin, env=spec.env))
+        if link.ready:
+            link.send(Kind.EXECUTE, execution.number, payload)
+        else:
+            self._waiting_for_kernel.append((kernel, lambda: self.links[kernel].send(
+                Kind.EXECUTE, execution.number, payload)))
+        execution.after(spec.timeout_s, lambda: self._deadline(kernel, execution))
+        self.around.watch(self)
+        return execution
+
+    def interrupt(self, kernel: str) -> bool:
+        """SIGINT for what runs in the context; the variables stay."""
+        execution = self.running.get(kernel)
+        if execution is None:
+            return False
+        if not execution.stopping:
+            execution.stopping = "interrupted"
+            execution.stop_reason = "it was interrupted"
+        return self.links[kernel].signal(signal.SIGINT)
+
+    def _deadline(self, kernel: str, execution: Execution) -> None:
+        self.stop_execution(kernel, execution, "timeout", f"it ran longer than {execution.spec.timeout_s:g} s")
+
+    def stop_execution(self, kernel: str, execution: Execution, status: str, reason: str) -> None:
+        """SIGINT now, SIGKILL after the grace; the answer comes with whichever ends it."""
+        if execution.end is not None or execution.stopping == status:
+            return
+        execution.stopping, execution.stop_reason = status, reason
+        grace_s = execution.spec.grace_s
+        if grace_s <= 0:
+            self._kill_execution(kernel, execution)
+            return
+        self.links[kernel].signal(signal.SIGINT)
+        execution.after(grace_s, lambda: self._kill_execution(kernel, execution))
+
+    def _kill_execution(self, kernel: str, execution: Execution) -> None:
+        link = self.links[kernel]
+        link.drain_all()
+        if execution.end is not None:
+            return
+        if self.spec.one_shot:
+            self._finish(kernel, execution, execution.stopping, execution.stop_reason, variables="lost", session="ended")
+            self.die(execution.stop_reason)
+            return
+        link.signal(signal.SIGKILL)
+        self._finish(kernel, execution, execution.stopping, execution.stop_reason, variables="lost")
+        self._replace_kernel(kernel)
+
+    def _finish(self, kernel: str, execution: Execution, status: str, reason: str = "", *, variables: str = "kept",
+                session: str = "alive") -> None:
+        if execution.end is not None:
+            return
+        self.running.pop(kernel, None)
+        if execution.spill_fd >= 0:
+            os.close(execution.spill_fd)
+            execution.spill_fd = -1
+        peak = -1
+        try:
+            if self.group is not None:
+                peak = self.group.peak_bytes()
+            elif kernel in self.links:
+                peak = self.around.peak_bytes(self.links[kernel].pidfd)
+        except (OSError, ValueError):
+            pass  # the group went with the sandbox
+        used = False
+        if session == "alive" and self._workspace >= 0:
+            used = self.around.workspace_used(self._workspace, self._free_inodes)
+        usage = execution.usage(self._cpu_ns(self.links[kernel]), peak)
+        execution.finish(End(status=status, usage=usage, reason=reason, variables=variables, session=session,
+                             truncated=execution.truncated, spill_file=execution.spill_name,
+                             spilled_bytes=execution.spilled_bytes, workspace_used=used))
+
+    def _cpu_ns(self, link: Link) -> int:
+        try:
+            if self.group is not None:
+                value = self.group.cpu_ns()
+                if value >= 0:
+                    return value
+            return self.around.cpu_ns(link.pidfd)
+        except (OSError, ValueError):
+            return -1
+
+    # --- what a link tells --------------------------------------------------------------------------
+
+    def on_frame(self, link: Link, kind: int, number: int, payload: bytes) -> None:
+        if kind == Kind.READY:
+            if link.ready or number != 0:
+                self.on_violation(link, "a second READY")
+                return
+            link.ready = True
+            self.restarting.discard(link.name)
+            waiting, self._waiting_for_kernel = self._waiting_for_kernel, []
+            for kernel, action in waiting:
+                if kernel == link.name:
+                    action()
+                else:
+                    self._waiting_for_kernel.append((kernel, action))
+            self._maybe_ready()
+            return
+        execution = self.running.get(link.name)
+        if execution is None or number != execution.number:
+            if kind == Kind.SYNC and number == 0:
+                link.send(Kind.PROCEED, 0)
+                return
+            self.on_violation(link, "a frame of no running execution")
+            return
+        match kind:
+            case Kind.SYNC:
+                link.send(Kind.PROCEED, number)
+            case Kind.RESULT:
+                self._take_result(link, execution, payload)
+            case Kind.FAILURE:
+                execution.add("failure", payload[: 1 << 20])
+            case Kind.DONE:
+                self._done(link, execution, payload)
+
+    def _take_result(self, link: Link, execution: Execution, payload: bytes) -> None:
+        execution.results += 1
+        if len(payload) > execution.results_left or execution.results > MAX_RESULTS:
+            execution.truncated = True
+            return
+        execution.results_left -= len(payload)
+        execution.add("result", payload)
+
+    def _done(self, link: Link, execution: Execution, payload: bytes) -> None:
+        try:
+            status = protocol.decode_done(payload).status
+        except msgspec.DecodeError as error:
+            self.on_violation(link, f"an end that cannot be read: {error}")
+            return
+        if status not in ("ok", "error", "interrupted"):
+            self.on_violation(link, "an end with an unknown status")
+            return
+        if self._check_oom():
+            return
+        if execution.stopping:
+            # The code may have ended by itself in the same moment; a deadline that passed stays one.
+            if status == "ok" and execution.stopping == "interrupted":
+                self._finish(link.name, execution, "ok")
+            else:
+                self._finish(link.name, execution, execution.stopping, execution.stop_reason)
+            return
+        self._finish(link.name, execution, status)
+
+    def on_output(self, link: Link, stream: str, data: bytes) -> None:
+        execution = self.running.get(link.name)
+        if execution is None:
+            if self.state == "assigned" and len(self._late) < LATE_OUTPUT_BYTES:
+                self._late += data[: LATE_OUTPUT_BYTES - len(self._late)]
+            return
+        if not execution.truncated or execution.output_left > 0:
+            take = data[: execution.output_left] if execution.last < MAX_EVENTS else b""
+            if execution.last >= MAX_EVENTS:
+                execution.output_left = 0
+            if take:
+                execution.output_left -= len(take)
+                execution.add(stream, take)
+            data = data[len(take) :]
+        if data:
+            execution.truncated = True
+            self._spill(link, execution, data)
+
+    def _spill(self, link: Link, execution: Execution, data: bytes) -> None:
+        if execution.spill_fd >= 0:
+            try:
+                view = memoryview(data)
+                while view:
+                    written = os.write(execution.spill_fd, view)
+                    execution.spilled_bytes += written
+                    view = view[written:]
+            except OSError:
+                self._over_quota(link, execution)
+            return
+        if execution.stopping == "output_limit" or execution.spill_name == "-":
+            return
+        link.pause_output()
+        name = f"output-{execution.spec.id[:24]}.txt"
+        execution.spill_name = "-"  # asked for
+
+        def answer(message: dict[str, Any], fds: list[int]) -> None:
+            if message["event"] != "spill" or execution.end is not None or not fds:
+                for fd in fds:
+                    os.close(fd)
+                execution.spill_name = ""
+                if execution.end is None:
+                    self._over_quota(link, execution)
+            else:
+                execution.spill_fd, execution.spill_name = fds[0], name
+                self._spill(link, execution, data)
+            link.resume_output()
+
+        self.ask({"do": "spill", "name": name}, answer)
+
+    def _over_quota(self, link: Link, execution: Execution) -> None:
+        self.stop_execution(link.name, execution, "output_limit", "its output filled the workspace's quota")
+
+    def on_violation(self, link: Link, what: str) -> None:
+        """A kernel that does not keep to the protocol is not talked to again; its session ends."""
+        execution = self.running.get(link.name)
+        reason = f"the kernel sent {what}, which no kernel of ours sends"
+        if execution is not None:
+            self._finish(link.name, execution, "protocol_error", reason, variables="lost", session="ended")
+        self.die(reason, status="protocol_error")
+
+    def on_channel_closed(self, link: Link) -> None:
+        """Dead, or about to be. Init tells the exit code; we wait for it a moment, not longer."""
+        if link.exit_code is None and link.alive:
+            link.signal(signal.SIGKILL)  # a kernel without its channel is of no use, even if it lives
+            self._loop.call_later(EXIT_REPORT_S, self._kernel_exit, link.name, None, link)
+
+    def _kernel_exit(self, kernel: str, code: int | None, link: Link) -> None:
+        if self.links.get(kernel) is not link or not link.alive or self.state in ("dying", "gone"):
+            return
+        link.drain_all()
+        if self.state in ("dying", "gone") or not link.alive:
+            return
+        link.exit_code = code
+        if self.state == "preparing":
+            self.die("its kernel ended while it was warmed up")
+            return
+        if self._check_oom():
+            return
+        execution = self.running.get(kernel)
+        if execution is None:
+            self.died_between.add(kernel)
+            if self.state == "ready":
+                self.die("its kernel ended while it waited in the pool")
+                return
+        elif execution.stopping and execution.stopping != "interrupted":
+            self._finish(kernel, execution, execution.stopping, execution.stop_reason, variables="lost")
+        else:
+            self._finish(kernel, execution, "kernel_died", _why(code), variables="lost",
+                         session="ended" if self.spec.one_shot else "alive")
+        self._replace_kernel(kernel)
+
+    def _replace_kernel(self, kernel: str) -> None:
+        """A new kernel in the same sandbox: the files stay, the variables do not."""
+        self.links[kernel].close()
+        if self.spec.one_shot:
+            return
+        link = self.links[kernel] = Link(self, self._loop, kernel)
+        self.restarting.add(kernel)
+        self._tell({"do": "kernel", "kernel": kernel}, link.kernel_fds)
+        if self.state == "assigned":
+            link.given()
+
+    def _check_oom(self) -> bool:
+        """True when the sandbox ran out of memory; then it dies whole."""
+        if self.group is None:
+            return False
+        try:
+            kills = self.group.out_of_memory_kills()
+        except (OSError, ValueError):
+            return False
+        if kills <= self.oom_kills:
+            return False
+        self.oom_kills = kills
+        self.out_of_memory()
+        return True
+
+    def out_of_memory(self) -> None:
+        self.die(f"it needed more than its {self.spec.memory_bytes >> 20} MiB of memory", status="out_of_memory")
+
+    # --- the watcher's tick ---------------------------------------------------------------------------
+
+    def tick(self) -> bool:
+        """Looks after what no event tells. False when nothing runs any more."""
+        if self.state != "assigned" or self._check_oom():
+            return False
+        for kernel, execution in list(self.running.items()):
+            limit_s = execution.spec.cpu_s
+            if limit_s > 0:
+                used = self._cpu_ns(self.links[kernel])
+                if used >= 0 and (used - execution.cpu_start_ns) / 1e9 > limit_s:
+                    self.stop_execution(kernel, execution, "timeout", f"it used more than {limit_s:g} s of CPU time")
+        return bool(self.running)
+
+    # --- files --------------------------------------------------------------------------------------
+
+    def open_porter(self, fd: int) -> None:
+        """Init starts a porter on `fd`, a connected stream socket that stays the caller's to close."""
+        if self.state != "assigned":
+            raise UnavailableError(f"the sandbox has ended: {self.death_reason}")
+        self._tell({"do": "porter"}, [fd])
+
+    # --- death --------------------------------------------------------------------------------------
+
+    def die(self, reason: str, *, status: str = "killed") -> None:
+        """Ends everything inside, at once. Safe to call in any state, any number of times."""
+        if self.state in ("dying", "gone"):
+            return
+        before, self.state = self.state, "dying"
+        self.death_reason = reason
+        self._start_timer.cancel()
+        for kernel, execution in list(self.running.items()):
+            self._finish(kernel, execution, status, reason, variables="lost", session="ended")
+        if before == "forking":
+            return  # the zygote's answer, or its death, brings us on
+        self._kill_init()
+
+    def _kill_init(self) -> None:
+        if self.pid > 0:
+            self.around.kill_tree(self.pid)
+
+    def fork_failed(self, detail: str) -> None:
+        """The zygote made no process."""
+        self.state = "dying"
+        self.death_reason = self.death_reason or detail
+        self._start_timer.cancel()
+        self._release()
+
+    def reaped(self, code: int) -> None:
+        """The init is gone, and with it every process of its PID namespace."""
+        if self.state not in ("dying", "gone"):
+            self.die(f"its init ended with {code}")
+        self._release()
+
+    def _release(self) -> None:
+        if self.state == "gone":
+            return
+        self.state = "gone"
+        self._drop_init_fd()
+        for link in self.links.values():
+            link.close()
+        self._loop.remove_reader(self._control)
+        self._control.close()
+        if self._workspace >= 0:
+            os.close(self._workspace)
+            self._workspace = -1
+        for answer in self._tickets.values():
+            answer({"event": "gone", "detail": "the sandbox has ended"}, [])
+        self._tickets.clear()
+        group, self.group = self.group, None
+        self._loop.run_in_executor(None, self._remove_traces, group).add_done_callback(self._removed)
+
+    def _remove_traces(self, group: cgroups.Group | None) -> str:
+        problem = ""
+        if group is not None:
+            try:
+                group.remove()
+            except OSError as error:
+                problem = str(error)
+        self.around.remove_directory(self._directory)
+        return problem
+
+    def _removed(self, done: asyncio.Future[str]) -> None:
+        problem = done.result()
+        if problem:
+            self.around.log(f"{self.id}: its control group stays: {problem}")
+        self._on_gone(self)
+        if not self.gone.done():
+            self.gone.set_result(None)
+
+
+def _why(code: int | None) -> str:
+    if code is None:
+        return "the kernel died"
+    if code < 0:
+        try:
+            name = signal.Signals(-code).name
+        except ValueError:
+            name = str(-code)
+        return f"the kernel was ended by {name}"
+    return f"the kernel exited with code {code}"

@@ -1,0 +1,296 @@
+"""The supervisor's service to gateways: creates, executes, follows, destroys; see messages.py for the words."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+
+from onehop.errors import (
+    ExecutionNotFoundError,
+    InvalidRequestError,
+    OnehopError,
+    SessionNotFoundError,
+    UnknownEnvironmentError,
+)
+from onehop.supervisor.execution import Execution
+from onehop.supervisor.messages import (
+    LENGTH,
+    MAX_MESSAGE_BYTES,
+    Reply,
+    Request,
+    SandboxInfo,
+    SandboxSpec,
+    decode_request,
+    frame,
+)
+from onehop.supervisor.pool import Pool, Slots
+from onehop.supervisor.sandbox import Sandbox
+from onehop.supervisor.surroundings import Surroundings, protections
+
+TICK_S = 0.1
+MAX_KEPT_EXECUTIONS = 10_000
+"""Ended executions that no gateway acknowledged; the oldest are forgotten beyond this."""
+
+
+class Service:
+    """All pools and all sandboxes that were handed out."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self.settings = settings
+        self.around = Surroundings(settings, self._watch)
+        self.slots = Slots(settings["max_sandboxes"],
+                           separate_uids=settings["namespaces"] and settings["user"] == 0)
+        self.pools: dict[str, Pool] = {}
+        self.assigned: dict[str, Sandbox] = {}
+        self.executions: dict[str, tuple[Sandbox | None, Execution]] = {}
+        self._watched: set[Sandbox] = set()
+        self._ticking: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+        for environment in settings["environments"]:
+            self.pools[environment["name"]] = Pool(environment, self.around, self.slots, on_gone=self._gone)
+
+    def start(self) -> None:
+        for pool in self.pools.values():
+            pool.start()
+        self._loop.call_later(1.0, self._housekeeping)
+
+    def close(self) -> None:
+        for pool in self.pools.values():
+            pool.close()
+
+    def _housekeeping(self) -> None:
+        for pool in self.pools.values():
+            pool.shrink()
+        if self.around.polled:
+            for sandbox in self.assigned.values():
+                self._watch(sandbox)  # what was left running in the background counts, too
+        self._loop.call_later(1.0, self._housekeeping)
+
+    # --- the watcher ----------------------------------------------------------------------------------
+
+    def _watch(self, sandbox: Sandbox) -> None:
+        self._watched.add(sandbox)
+        if self._ticking is None:
+            self._ticking = self._loop.call_later(TICK_S, self._tick)
+
+    def _tick(self) -> None:
+        self._ticking = None
+        for sandbox in list(self._watched):
+            if self.around.polled and sandbox.state == "assigned":
+                limit = sandbox.spec.memory_bytes
+                if self.around.private_bytes(sandbox.pid, limit // 2) > limit:
+                    sandbox.out_of_memory()
+            if not sandbox.tick():
+                self._watched.discard(sandbox)
+        if self._watched:
+            self._ticking = self._loop.call_later(TICK_S, self._tick)
+
+    # --- operations -----------------------------------------------------------------------------------
+
+    async def create(self, spec: SandboxSpec) -> Sandbox:
+        pool = self.pools.get(spec.environment)
+        if pool is None:
+            raise UnknownEnvironmentError(
+                f"there is no environment {spec.environment!r}; there are: {', '.join(sorted(self.pools))}")
+        sandbox = await pool.take(spec, spec.owner)
+        self.assigned[sandbox.id] = sandbox
+        return sandbox
+
+    def sandbox(self, name: str) -> Sandbox:
+        try:
+            return self.assigned[name]
+        except KeyError:
+            raise SessionNotFoundError(f"there is no sandbox {name!r}") from None
+
+    def execution(self, name: str) -> tuple[Sandbox | None, Execution]:
+        try:
+            return self.executions[name]
+        except KeyError:
+            raise ExecutionNotFoundError(f"there is no execution {name!r}") from None
+
+    def remember(self, sandbox: Sandbox, execution: Execution) -> None:
+        self.executions[execution.spec.id] = (sandbox, execution)
+        if len(self.executions) > MAX_KEPT_EXECUTIONS:
+            for name, (_, old) in self.executions.items():
+                if old.end is not None:
+                    self.forget(name)
+                    break
+
+    def forget(self, name: str) -> None:
+        found = self.executions.pop(name, None)
+        if found is not None and found[0] is not None:
+            found[0].executions.pop(name, None)
+
+    def _gone(self, sandbox: Sandbox) -> None:
+        self._watched.discard(sandbox)
+        self.assigned.pop(sandbox.id, None)
+
+    def info(self, sandbox: Sandbox) -> SandboxInfo:
+        return SandboxInfo(id=sandbox.id, environment=sandbox.spec.environment, owner=sandbox.owner_id,
+                           one_shot=sandbox.spec.one_shot, isolation=sandbox.isolation(),
+                           executions=list(sandbox.executions))
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "isolation": dict(self.around.isolation),
+            "protections": protections(self.around),
+            "environments": {name: pool.statistics() for name, pool in self.pools.items()},
+            "sandboxes": self.slots.used,
+            "assigned": len(self.assigned),
+            "executions": len(self.executions),
+        }
+
+
+class Connection(asyncio.Protocol):
+    """One gateway. Requests may overlap; when it hangs up, executions go on without a follower."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._buffer = bytearray()
+        self._transport: asyncio.Transport | None = None
+        self._followed: set[Execution] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._handed_over = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        for execution in self._followed:
+            execution.follower = None
+        self._followed.clear()
+
+    def data_received(self, data: bytes) -> None:
+        buffer = self._buffer
+        buffer += data
+        while len(buffer) >= 4 and not self._handed_over:
+            (length,) = LENGTH.unpack_from(buffer)
+            if length > MAX_MESSAGE_BYTES:
+                self._abort()
+                return
+            if len(buffer) - 4 < length:
+                return
+            raw = bytes(memoryview(buffer)[4 : 4 + length])
+            del buffer[: 4 + length]
+            try:
+                request = decode_request(raw)
+            except msgspec.DecodeError:
+                self._abort()
+                return
+            self._take(request)
+
+    def _abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _write(self, data: bytes) -> None:
+        if self._transport is not None:
+            self._transport.write(data)
+
+    def _take(self, request: Request) -> None:
+        handler: Callable[[Request], Any] | None = getattr(self, f"do_{request.operation}", None)
+        try:
+            if handler is None:
+                raise InvalidRequestError(f"no operation {request.operation!r}")
+            value = handler(request)
+        except OnehopError as error:
+            self._refuse(request, error)
+            return
+        if asyncio.iscoroutine(value):
+            task = asyncio.get_running_loop().create_task(self._finish(request, value))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        elif request.ticket and not self._handed_over:
+            self._write(frame(Reply(request.ticket, value)))
+
+    async def _finish(self, request: Request, work: Awaitable[Any]) -> None:
+        try:
+            value = await work
+        except OnehopError as error:
+            self._refuse(request, error)
+        except Exception as error:  # noqa: BLE001 - one request must not take the supervisor down
+            self._service.around.log(f"{request.operation}: {type(error).__name__}: {error}")
+            self._refuse(request, InvalidRequestError("the supervisor could not do that; its log has the reason"))
+        else:
+            if request.ticket:
+                self._write(frame(Reply(request.ticket, value)))
+
+    def _refuse(self, request: Request, error: OnehopError) -> None:
+        if request.ticket:
+            self._write(frame(Reply(request.ticket, None, type(error).__name__, str(error))))
+
+    def _follow(self, execution: Execution, after: int = 0) -> None:
+        self._followed = {one for one in self._followed if one.end is None} if len(self._followed) > 256 else self._followed
+        self._followed.add(execution)
+        execution.follow(self._write, after)
+
+    # --- operations -----------------------------------------------------------------------------------
+
+    async def do_create(self, request: Request) -> Any:
+        assert request.sandbox_spec is not None
+        return self._service.info(await self._service.create(request.sandbox_spec))
+
+    async def do_execute_once(self, request: Request) -> Any:
+        assert request.sandbox_spec is not None and request.execution_spec is not None
+        sandbox = await self._service.create(request.sandbox_spec)
+        execution = sandbox.execute("main", request.execution_spec)
+        self._service.remember(sandbox, execution)
+        self._loop_soon_follow(execution)
+        return self._service.info(sandbox)
+
+    def _loop_soon_follow(self, execution: Execution) -> None:
+        asyncio.get_running_loop().call_soon(self._follow, execution)
+
+    def do_execute(self, request: Request) -> Any:
+        assert request.execution_spec is not None
+        if request.execution_spec.id in self._service.executions:
+            raise InvalidRequestError("an execution has this id already")
+        sandbox = self._service.sandbox(request.arguments["sandbox"])
+        execution = sandbox.execute(request.arguments["kernel"], request.execution_spec)
+        self._service.remember(sandbox, execution)
+        self._loop_soon_follow(execution)
+        return None
+
+    def do_attach(self, request: Request) -> Any:
+        _, execution = self._service.execution(request.arguments["execution"])
+        asyncio.get_running_loop().call_soon(self._follow, execution, request.arguments["after"])
+        return None
+
+    def do_acknowledge(self, request: Request) -> Any:
+        self._service.forget(request.arguments["execution"])
+
+    def do_interrupt(self, request: Request) -> Any:
+        return self._service.sandbox(request.arguments["sandbox"]).interrupt(request.arguments["kernel"])
+
+    async def do_destroy(self, request: Request) -> Any:
+        sandbox = self._service.assigned.get(request.arguments["sandbox"])
+        if sandbox is not None:
+            sandbox.die("it was deleted")
+            await sandbox.gone
+
+    def do_sandboxes(self, request: Request) -> Any:
+        return [self._service.info(sandbox) for sandbox in self._service.assigned.values()]
+
+    def do_describe(self, request: Request) -> Any:
+        return self._service.describe()
+
+    def do_porter(self, request: Request) -> Any:
+        """Hands this very connection to a porter: what follows on it never passes through us."""
+        assert self._transport is not None
+        ours: socket.socket = self._transport.get_extra_info("socket")
+        fd = os.dup(ours.fileno())
+        try:
+            sandbox = self._service.sandbox(request.arguments["sandbox"])
+            os.write(fd, frame(Reply(request.ticket, None)))
+            sandbox.open_porter(fd)
+            self._handed_over = True
+        finally:
+            os.close(fd)
+        self._transport.abort()

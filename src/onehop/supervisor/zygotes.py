@@ -1,0 +1,174 @@
+"""Zygote processes as the supervisor sees them: started, watched, asked to fork, replaced when dead."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from onehop.errors import EngineError, JailError
+from onehop.jail import seccomp, syscalls
+
+MESSAGE_BYTES = 65536
+CODE = ("__init__.py", "protocol.py", "errors.py", "jail/__init__.py", "jail/syscalls.py", "jail/root.py", "jail/landlock.py", "jail/enter.py",
+        "zygote/__init__.py", "zygote/main.py", "zygote/init.py", "zygote/porter.py", "kernel/__init__.py",
+        "kernel/main.py", "kernel/shell.py", "kernel/display.py", "kernel/figures.py", "kernel/interrupts.py",
+        "kernel/magics.py")
+"""What goes into the zygote's memory; its files are unmounted before the first sandbox exists."""
+ALLOWED_THREADS = ("jemalloc_bg_thd", "python", "AwsEventLoop")
+READY_TIMEOUT_S = 60.0
+
+
+class Zygote:
+    """One environment's zygote, replaced by a new process whenever it dies.
+
+    `on_forked(slot, pid)` and `on_failed(slot, detail)` answer each `fork`, on the loop.
+    """
+
+    def __init__(self, environment: dict[str, Any], settings: dict[str, Any], *, cgroup_memory: bool,
+                 on_forked: Callable[[int, int], None], on_failed: Callable[[int, str], None],
+                 on_ready: Callable[[], None], log: Callable[[str], None]) -> None:
+        self.environment = environment
+        self.report: dict[str, Any] = {}
+        self.pid = -1
+        self.ready = False
+        self.restarts = 0
+        self._settings = settings
+        self._seccomp = seccomp.compile_policy(cgroup_memory=cgroup_memory, network_namespace=settings["namespaces"])
+        self._on_forked, self._on_failed, self._on_ready, self._log = on_forked, on_failed, on_ready, log
+        self._loop = asyncio.get_running_loop()
+        self._control: socket.socket | None = None
+        self._pending: set[int] = set()
+        self._closing = False
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Launches the process; `on_ready` follows when its imports are done."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs, tempfile.TemporaryFile() as spec:
+            spec.write(json.dumps(self._spec()).encode())
+            spec.flush()
+            spec.seek(0)
+            control = theirs.fileno()
+            source = str(Path(str(resources.files("onehop"))).parent)
+            start = (f"import os, sys; os.dup2({control}, 3, inheritable=True); sys.path.insert(0, {source!r}); "
+                     "from onehop.zygote.launch import main; main()")
+            self._process = subprocess.Popen([sys.executable, "-I", "-c", start, str(spec.fileno())],
+                                             pass_fds=(control, spec.fileno()), env={}, stdin=subprocess.DEVNULL)
+        self.pid = self._process.pid
+        ours.setblocking(False)
+        self._control = ours
+        self._loop.add_reader(ours, self._on_message)
+
+    def _spec(self) -> dict[str, Any]:
+        settings, environment = self._settings, self.environment
+        root = resources.files("onehop")
+        code = {f"onehop/{name}": root.joinpath(name).read_text() for name in CODE}
+        code["onehop/__init__.py"] = ""
+        single = not settings["namespaces"] or settings["user"] != 0
+        return {
+            "namespaces": settings["namespaces"], "landlock": settings["landlock"], "single_id": single,
+            "staging": f"{settings['runtime']}/root", "environment": environment["path"],
+            "base_prefix": environment["base_prefix"], "python": environment["python"],
+            "version": environment["version"], "preload": environment["preload"],
+            "id_map": "0 0 1" if single else f"0 {settings['uid_base']} 65535",
+            "allowed_threads": list(ALLOWED_THREADS), "seccomp": self._seccomp.hex(), "code": code,
+            "variables": self._variables(),
+        }
+
+    def _variables(self) -> dict[str, str]:
+        path = "/opt/env" if self._settings["namespaces"] else self.environment["path"]
+        return {
+            "PATH": f"{path}/bin:/usr/bin:/bin", "VIRTUAL_ENV": path, "HOME": "/workspace", "USER": "sandbox",
+            "LOGNAME": "sandbox", "LANG": "C.UTF-8", "TZ": "UTC", "TERM": "dumb", "SHELL": "/bin/bash",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            # Huge pages under the heap make the fork's page tables small (glibc.malloc.hugetlb: madvise).
+            "PYTHONMALLOC": "malloc", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+            **self.environment["variables"],
+        }
+
+    def fork(self, slot: int, uid: int, fds: list[int]) -> None:
+        """Asks for a sandbox's init; `fds` are its control socket and its first kernel's descriptors.
+
+        Raises:
+            EngineError: the zygote is not ready.
+        """
+        if not self.ready or self._control is None:
+            raise EngineError("the zygote is starting")
+        request = json.dumps({"slot": slot, "id": uid}).encode()
+        try:
+            socket.send_fds(self._control, [request], fds)
+        except OSError as error:
+            raise EngineError(f"the zygote does not take requests: {error}") from error
+        self._pending.add(slot)
+
+    def _on_message(self) -> None:
+        assert self._control is not None
+        while True:
+            try:
+                raw = self._control.recv(MESSAGE_BYTES)
+            except BlockingIOError:
+                return
+            except OSError:
+                raw = b""
+            if not raw:
+                self._loop.remove_reader(self._control)
+                return
+            message = json.loads(raw)
+            match message["event"]:
+                case "forked":
+                    self._pending.discard(message["slot"])
+                    self._on_forked(message["slot"], message["pid"])
+                case "failed":
+                    self._pending.discard(message["slot"])
+                    self._on_failed(message["slot"], message["detail"])
+                case "ready":
+                    self.report = message
+                    if message["unknown_threads"]:
+                        raise JailError(f"zygote threads that are not on the list: {message['unknown_threads']}")
+                    self.ready = True
+                    self._on_ready()
+
+    def died(self, code: int) -> None:
+        """Called by the reaper. Everything that was asked for is refused, a new process is started."""
+        if self._control is not None:
+            self._on_message()  # what it said before its end
+            self._loop.remove_reader(self._control)
+            self._control.close()
+            self._control = None
+        was_ready, self.ready = self.ready, False
+        if self._process is not None:
+            self._process.returncode = code  # reaped by us, not by subprocess
+        pending, self._pending = self._pending, set()
+        for slot in pending:
+            self._on_failed(slot, "the zygote died")
+        if self._closing:
+            return
+        self.restarts += 1
+        self._log(f"zygote {self.environment['name']} ended with {code}; starting another")
+        self._loop.call_later(0 if was_ready else min(30.0, 0.5 * 2**self.restarts), self.start)
+
+    def close(self) -> None:
+        self._closing = True
+        if self._control is not None:
+            self._loop.remove_reader(self._control)
+            self._control.close()
+            self._control = None
+        if self.pid > 0:
+            try:
+                os.kill(self.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+
+
+def landlock_abi() -> int:
+    return syscalls.landlock_abi()

@@ -1,0 +1,223 @@
+"""The first process of a sandbox: raises its walls, starts kernels and porters in it, reaps.
+
+It holds the sandbox's namespaces and is their PID 1, so its death ends everything inside. It listens
+to the supervisor only and never reads anything that user code wrote. Messages are JSON on a
+SOCK_SEQPACKET socket, descriptors come and go with them.
+"""
+# runs inside the wall: standard library only
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+from dataclasses import dataclass, field
+from typing import Any
+
+from onehop.jail import enter, syscalls
+from onehop.kernel import main as kernel_main
+from onehop.zygote import porter
+
+UID = enter.UID
+MESSAGE_BYTES = 65536
+SPILL_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+@dataclass
+class Template:
+    """What all sandboxes of a zygote have in common, worked out once before the first fork."""
+
+    spec: dict[str, Any]
+    namespaces: bool = field(init=False)
+    abi: int = field(init=False)
+    last_capability: int = field(init=False)
+    seccomp: bytes = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.namespaces = self.spec["namespaces"]
+        self.abi = syscalls.landlock_abi() if self.spec["landlock"] else 0
+        self.last_capability = syscalls.last_capability()
+        self.seccomp = bytes.fromhex(self.spec["seccomp"])
+
+
+def report_failure(control_fd: int, error: BaseException) -> None:
+    """The last word of an init that could not raise its walls."""
+    try:
+        with socket.socket(fileno=os.dup(control_fd)) as control:
+            control.send(json.dumps({"event": "failed", "detail": f"{type(error).__name__}: {error}"[:2000]}).encode())
+    except OSError:
+        pass
+
+
+def main(template: Template, request: dict[str, Any], fds: list[int]) -> None:
+    """Waits for "go", raises the walls, starts the first kernel and serves until the supervisor hangs up."""
+    control = socket.socket(fileno=fds[0])
+    go = json.loads(control.recv(MESSAGE_BYTES))
+    Init(template, control, go, fds[1:]).serve()
+
+
+class Init:
+    def __init__(self, template: Template, control: socket.socket, go: dict[str, Any], kernel_fds: list[int]) -> None:
+        self.template = template
+        self.control = control
+        self.go = go
+        self.kernels: dict[int, str] = {}
+        if go["nice"]:
+            os.nice(go["nice"])
+        if template.namespaces:
+            self.home = enter.WORKSPACE
+            self.workspace, self.ruleset = enter.enter_sandbox(
+                workspace_bytes=go["workspace_bytes"], workspace_inodes=go["workspace_inodes"],
+                tmp_bytes=go["tmp_bytes"], shm_bytes=go["shm_bytes"], abi=template.abi,
+                last_capability=template.last_capability)
+        else:
+            self.home = go["directory"]
+            self.workspace, self.ruleset = enter.enter_without_namespaces(
+                go["directory"], template.spec["environment"], template.spec["base_prefix"], template.abi)
+        self._wake, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        self.start_kernel({"kernel": "main"}, kernel_fds)
+        self._send({"event": "ready"}, [self.workspace])
+
+    def serve(self) -> None:
+        poll = select.poll()
+        poll.register(self.control, select.POLLIN)
+        poll.register(self._wake, select.POLLIN)
+        while True:
+            for fd, _ in poll.poll():
+                if fd == self._wake:
+                    os.read(self._wake, 4096)
+                    self._reap()
+                    continue
+                raw, fds, _, _ = socket.recv_fds(self.control, MESSAGE_BYTES, 8)
+                if not raw:
+                    os._exit(0)
+                request = json.loads(raw)
+                try:
+                    getattr(self, "on_" + request["do"])(request, fds)
+                except OSError as error:
+                    self._send({"event": "refused", "do": request["do"], "ticket": request.get("ticket"),
+                                "errno": error.errno, "detail": str(error)})
+                finally:
+                    for received in fds:
+                        os.close(received)
+
+    # --- requests ---------------------------------------------------------------------------------
+
+    def on_kernel(self, request: dict[str, Any], fds: list[int]) -> None:
+        self.start_kernel(request, fds, keep=True)
+
+    def on_kill(self, request: dict[str, Any], fds: list[int]) -> None:
+        """SIGKILL for a kernel and the processes of its group."""
+        for pid, name in self.kernels.items():
+            if name == request["kernel"]:
+                os.killpg(pid, signal.SIGKILL)
+
+    def on_resize(self, request: dict[str, Any], fds: list[int]) -> None:
+        if self.template.namespaces:
+            enter.resize_workspace(request["workspace_bytes"], request["workspace_inodes"])
+        self.go.update(request)
+        self._send({"event": "resized", "ticket": request["ticket"]})
+
+    def on_limits(self, request: dict[str, Any], fds: list[int]) -> None:
+        """For processes that are started from now on; the supervisor changes those of running ones."""
+        self.go["limits"] = request["limits"]
+
+    def on_porter(self, request: dict[str, Any], fds: list[int]) -> None:
+        """A process that serves the workspace's files on a socket that came with the request."""
+        pid = os.fork()
+        if pid == 0:
+            try:
+                os.dup2(self.workspace, 4)
+                os.dup2(fds[0], 3)
+                os.closerange(5, 4096)
+                os.setsid()
+                enter.drop_privileges(self.ruleset, self.template.seccomp, self.go["limits"])
+                porter.serve(3, 4)
+            finally:
+                os._exit(0)
+
+    def on_spill(self, request: dict[str, Any], fds: list[int]) -> None:
+        """A new file in the workspace for output that is too much to return; opened here, with the sandbox's ids."""
+        fd = os.open(request["name"], SPILL_FLAGS, 0o644, dir_fd=self.workspace)
+        try:
+            self._send({"event": "spill", "ticket": request["ticket"]}, [fd])
+        finally:
+            os.close(fd)
+
+    # --- kernels ----------------------------------------------------------------------------------
+
+    def start_kernel(self, request: dict[str, Any], fds: list[int], *, keep: bool = False) -> None:
+        """Forks a kernel; `fds` are its channel, stdout and stderr, closed here afterwards unless `keep`."""
+        pid = os.fork()
+        if pid == 0:
+            try:
+                self._become_kernel(request, fds)
+            finally:
+                os._exit(1)
+        self.kernels[pid] = request["kernel"]
+        pidfd = os.pidfd_open(pid)
+        try:
+            self._send({"event": "kernel", "kernel": request["kernel"], "pid": pid}, [pidfd])
+        finally:
+            os.close(pidfd)
+        if not keep:
+            for fd in fds:
+                os.close(fd)
+
+    def _become_kernel(self, request: dict[str, Any], fds: list[int]) -> None:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        os.setsid()
+        # The exact set of descriptors a kernel starts with: 0 /dev/null, 1 and 2 pipes, 3 its channel.
+        null = os.open("/dev/null", os.O_RDWR)
+        high = [os.dup(fd) for fd in (null, fds[1], fds[2], fds[0])]
+        ruleset = os.dup(self.ruleset) if self.ruleset >= 0 else -1
+        for target, fd in enumerate(high):
+            os.dup2(fd, target, inheritable=target != 3)
+        if ruleset >= 0:
+            ruleset = os.dup2(ruleset, 4, inheritable=False)
+        os.closerange(5, 4096)
+        os.chdir(self.home)
+        # Dumpable, so that /proc/self belongs to the process itself (/dev/fd, /dev/stdout).
+        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)
+        _write_oom_score(1000)
+        enter.drop_privileges(ruleset, self.template.seccomp, self.go["limits"])
+        if ruleset >= 0:
+            os.close(ruleset)
+        kernel_main.run(3, self.home, self.go.get("environ", {}), warm=request.get("warm", True))
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            name = self.kernels.pop(pid, None)
+            if name is not None:
+                # What is left of its group must not go on unseen.
+                try:
+                    os.killpg(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
+                self._send({"event": "kernel_exit", "kernel": name, "pid": pid,
+                            "code": os.waitstatus_to_exitcode(status)})
+
+    def _send(self, message: dict[str, Any], fds: list[int] | None = None) -> None:
+        try:
+            socket.send_fds(self.control, [json.dumps(message).encode()], fds or [])
+        except OSError:
+            os._exit(0)  # the supervisor is gone
+
+
+def _write_oom_score(score: int) -> None:
+    fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, str(score).encode())
+    finally:
+        os.close(fd)
