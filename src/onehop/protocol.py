@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import struct
 from enum import IntEnum
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -54,10 +54,18 @@ class Execute(msgspec.Struct, omit_defaults=True):
 
 
 class Result(msgspec.Struct, omit_defaults=True):
-    """Something displayed: MIME type → text, or bytes for binary types. `final` marks the cell's value."""
+    """Something displayed: MIME type → text, and MIME type → bytes. `final` marks the cell's value."""
 
-    data: dict[str, str | bytes]
+    # The bound is checked on the msgpack header, before any element is decoded: a 16 MiB frame of empty
+    # entries would otherwise cost half a gigabyte.
+    text: Annotated[dict[str, str], msgspec.Meta(max_length=64)] = {}
+    binary: Annotated[dict[str, bytes], msgspec.Meta(max_length=64)] = {}
     final: bool = False
+
+    @property
+    def data(self) -> dict[str, str | bytes]:
+        """Both as one."""
+        return {**self.text, **self.binary}
 
 
 class Failure(msgspec.Struct):

@@ -78,9 +78,7 @@ def compile_policy(*, cgroup_memory: bool, network_namespace: bool) -> bytes:
 
 
 def _rule(program: Any, sc: Any, action: int, call: str, *conditions: Any) -> None:
-    try:
-        sc.resolve_syscall(sc.Arch.NATIVE, call)
-    except (ValueError, RuntimeError, OSError):
+    if sc.resolve_syscall(sc.Arch.NATIVE, call) < 0:
         return  # a call of another architecture or one that this libseccomp does not know: the default refuses it
     program.add_rule(action, call, *conditions)
 

@@ -25,6 +25,12 @@ def _on_sigint(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
 
+def disarm() -> None:
+    """For an interrupt that came while `armed` was being left."""
+    global _armed
+    _armed = False
+
+
 @contextlib.contextmanager
 def armed() -> Iterator[None]:
     """Within this block SIGINT raises KeyboardInterrupt."""

@@ -65,10 +65,12 @@ class Channel:
         sys.stderr.flush()
         if not final:
             self.synchronize()
-        payload = protocol.encode(Result(data=data, final=final))
+        result = Result(text={mime: value for mime, value in data.items() if isinstance(value, str)},
+                        binary={mime: value for mime, value in data.items() if isinstance(value, bytes)}, final=final)
+        payload = protocol.encode(result)
         if len(payload) > protocol.MAX_KERNEL_FRAME_BYTES:
             text = f"<output of {len(payload)} bytes is too large to show; save it to a file>"
-            payload = protocol.encode(Result(data={"text/plain": text}, final=final))
+            payload = protocol.encode(Result(text={"text/plain": text}, final=final))
         self.send(Kind.RESULT, payload)
 
     def synchronize(self) -> None:
@@ -83,6 +85,7 @@ class Output(io.TextIOWrapper):
 
     channel: Channel | None = None
     last: Output | None = None
+    owner = 0
 
     def write(self, text: str, /) -> int:
         if Output.last is not self:
@@ -92,8 +95,6 @@ class Output(io.TextIOWrapper):
                 previous.flush()
                 previous.channel.synchronize()
         return super().write(text)
-
-    owner = 0
 
 
 def run(channel_fd: int, home: str, environ: dict[str, str], *, warm: bool) -> None:
@@ -149,6 +150,7 @@ def _execute(shell: shell_module.Shell, channel: Channel, execution: int, reques
         try:
             failure = shell.run(request.code)
         except KeyboardInterrupt:
+            interrupts.disarm()
             failure = Failure(name="KeyboardInterrupt", value="", traceback="KeyboardInterrupt")
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):

@@ -39,32 +39,12 @@ def _raise_limits() -> None:
 async def _serve(settings: dict[str, Any]) -> None:
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
-    settings["children"] = children = {}
     settings["landlock"] = True
     report = os.fdopen(settings["report_fd"], "w")
     listener = socket.socket(fileno=settings["listen_fd"])
     listener.setblocking(False)
-    service: Service | None = None
-
-    def reap() -> None:
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
-            code = os.waitstatus_to_exitcode(status)
-            known = children.pop(pid, None)
-            if known is not None:
-                known(code)
-                continue
-            for pool in service.pools.values() if service else ():
-                if pool.zygote.pid == pid:
-                    pool.zygote.died(code)
 
     try:
-        loop.add_signal_handler(signal.SIGCHLD, reap)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stopping.set)
         service = Service(settings)

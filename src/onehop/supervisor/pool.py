@@ -74,7 +74,7 @@ class Pool:
         self._loop = asyncio.get_running_loop()
         self.zygote = Zygote(environment, around.settings, cgroup_memory=around.cgroups.has("memory"),
                              on_forked=self._forked, on_failed=self._fork_failed, on_ready=self._zygote_ready,
-                             log=around.log)
+                             children=around.children, log=around.log)
 
     def start(self) -> None:
         self.zygote.start()
@@ -170,7 +170,7 @@ class Pool:
 
     def _forked(self, slot: int, pid: int) -> None:
         sandbox = self.sandboxes[slot]
-        self.around.settings["children"][pid] = sandbox.reaped
+        self.around.children.watch(pid, sandbox.reaped)
         task = self._loop.create_task(sandbox.forked(pid))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

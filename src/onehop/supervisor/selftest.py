@@ -40,7 +40,7 @@ attempt('write /etc', lambda: open('/etc/passwd', 'a'))
 attempt('read shadow', lambda: open('/etc/shadow'))
 attempt('setuid', lambda: os.setuid(0))
 attempt('internet', lambda: socket.create_connection(('192.0.2.1', 80), 0.2).close())
-status = dict(line.rstrip().split(':\t', 1) for line in open('/proc/self/status') if ':\t' in line)
+status = dict(line.rstrip('\n').split(':\t', 1) for line in open('/proc/self/status') if ':\t' in line)
 found['caps'] = status['CapEff'] + status['CapPrm'] + status['CapBnd']
 found['no_new_privs'] = status['NoNewPrivs']
 found['seccomp'] = status['Seccomp']

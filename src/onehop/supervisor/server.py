@@ -6,7 +6,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -69,6 +69,7 @@ class Service:
         if self.around.polled:
             for sandbox in self.assigned.values():
                 self._watch(sandbox)  # what was left running in the background counts, too
+        self.around.children.reap()  # orphans that came to us as PID 1
         self._loop.call_later(1.0, self._housekeeping)
 
     # --- the watcher ----------------------------------------------------------------------------------
@@ -158,8 +159,7 @@ class Connection(asyncio.Protocol):
         self._handed_over = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None

@@ -56,13 +56,33 @@ class SupervisorSettings:
 
 
 class SupervisorHandle:
-    """A running supervisor. Use as a context manager, or call `stop`."""
+    """A supervisor. Use as a context manager, or call `stop`.
 
-    def __init__(self, process: subprocess.Popen[bytes], runtime: str, report: dict[str, Any]) -> None:
+    Its socket at `path` takes connections from the start on; they are answered once it is ready, which
+    is when `report_fd` can be read and `wait_ready` has the report.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes], runtime: str, report_fd: int) -> None:
         self.process = process
         self.runtime = runtime
-        self.report = report
+        self.report_fd = report_fd
+        self.report: dict[str, Any] = {}
         self.path = f"{runtime}/s"
+
+    def wait_ready(self, *, timeout_s: float = START_TIMEOUT_S) -> dict[str, Any]:
+        """Waits for the first warm zygote and a passed self-test; raises as `start`, and stops it then."""
+        try:
+            self.report = _read_report(self.report_fd, self.process, timeout_s)
+        except BaseException:
+            self.stop()
+            raise
+        self._close_report()
+        return self.report
+
+    def _close_report(self) -> None:
+        if self.report_fd >= 0:
+            os.close(self.report_fd)
+            self.report_fd = -1
 
     def __enter__(self) -> SupervisorHandle:
         return self
@@ -79,6 +99,7 @@ class SupervisorHandle:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+        self._close_report()
         shutil.rmtree(self.runtime, ignore_errors=True)
 
 
@@ -100,6 +121,13 @@ def start(settings: SupervisorSettings, *, stderr: Any = None, timeout_s: float 
         WeakIsolationError: a protection is missing; the message says how to get it.
         EngineError: it did not start; the message has its last words.
     """
+    handle = launch(settings, stderr=stderr)
+    handle.wait_ready(timeout_s=timeout_s)
+    return handle
+
+
+def launch(settings: SupervisorSettings, *, stderr: Any = None) -> SupervisorHandle:
+    """The first half of `start`: returns as soon as the processes run; `wait_ready` is the second."""
     problem = namespaces_work()
     if problem and not settings.allow_no_namespaces:
         raise WeakIsolationError(namespace_advice(problem))
@@ -134,16 +162,7 @@ def start(settings: SupervisorSettings, *, stderr: Any = None, timeout_s: float 
     finally:
         listener.close()
         os.close(report_write)
-    try:
-        report = _read_report(report_read, process, timeout_s)
-    except BaseException:
-        process.terminate()
-        process.wait()
-        shutil.rmtree(runtime, ignore_errors=True)
-        raise
-    finally:
-        os.close(report_read)
-    return SupervisorHandle(process, runtime, report)
+    return SupervisorHandle(process, runtime, report_read)
 
 
 def namespace_advice(problem: str) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from onehop.jail import cgroups, landlock, syscalls
+from onehop.supervisor.children import Children
 from onehop.supervisor.link import _pid_of as pid_of
 from onehop.supervisor.messages import SandboxSpec
 
@@ -30,6 +31,7 @@ class Surroundings:
         self.abi = syscalls.landlock_abi()
         self.cgroups = cgroups.probe()
         self.watch = watch
+        self.children = Children()
         self.baseline_bytes = 0
         """Resident memory of a fresh zygote, which all its kernels share."""
         memory = "cgroup" if self.cgroups.has("memory") else "polled"

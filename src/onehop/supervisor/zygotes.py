@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from onehop.errors import EngineError, JailError
-from onehop.jail import seccomp, syscalls
+from onehop.jail import seccomp
+from onehop.supervisor.children import Children
 
 MESSAGE_BYTES = 65536
 CODE = ("__init__.py", "protocol.py", "errors.py", "jail/__init__.py", "jail/syscalls.py", "jail/root.py", "jail/landlock.py", "jail/enter.py",
@@ -36,7 +37,7 @@ class Zygote:
 
     def __init__(self, environment: dict[str, Any], settings: dict[str, Any], *, cgroup_memory: bool,
                  on_forked: Callable[[int, int], None], on_failed: Callable[[int, str], None],
-                 on_ready: Callable[[], None], log: Callable[[str], None]) -> None:
+                 on_ready: Callable[[], None], children: Children, log: Callable[[str], None]) -> None:
         self.environment = environment
         self.report: dict[str, Any] = {}
         self.pid = -1
@@ -45,6 +46,7 @@ class Zygote:
         self._settings = settings
         self._seccomp = seccomp.compile_policy(cgroup_memory=cgroup_memory, network_namespace=settings["namespaces"])
         self._on_forked, self._on_failed, self._on_ready, self._log = on_forked, on_failed, on_ready, log
+        self._children = children
         self._loop = asyncio.get_running_loop()
         self._control: socket.socket | None = None
         self._pending: set[int] = set()
@@ -65,6 +67,7 @@ class Zygote:
             self._process = subprocess.Popen([sys.executable, "-I", "-c", start, str(spec.fileno())],
                                              pass_fds=(control, spec.fileno()), env={}, stdin=subprocess.DEVNULL)
         self.pid = self._process.pid
+        self._children.watch(self.pid, self._died)
         ours.setblocking(False)
         self._control = ours
         self._loop.add_reader(ours, self._on_message)
@@ -138,8 +141,8 @@ class Zygote:
                     self.ready = True
                     self._on_ready()
 
-    def died(self, code: int) -> None:
-        """Called by the reaper. Everything that was asked for is refused, a new process is started."""
+    def _died(self, code: int) -> None:
+        """Everything that was asked for is refused, a new process is started."""
         if self._control is not None:
             self._on_message()  # what it said before its end
             self._loop.remove_reader(self._control)
@@ -169,6 +172,3 @@ class Zygote:
             except ProcessLookupError:
                 pass
 
-
-def landlock_abi() -> int:
-    return syscalls.landlock_abi()

@@ -59,6 +59,8 @@ def _enter_root(spec: dict[str, Any]) -> None:
         os.setgroups([])
     os.setresuid(0, 0, 0)
     sys.mount("tmpfs", root.CODE_MOUNT, "tmpfs", sys.MS_NOSUID | sys.MS_NODEV, "size=8m,nr_inodes=1024,mode=755")
+    # For libraries that want a temporary directory on import; every sandbox mounts its own over it.
+    sys.mount("tmpfs", "/tmp", "tmpfs", sys.MS_NOSUID | sys.MS_NODEV, "size=8m,nr_inodes=1024,mode=1777")
 
 
 def _own_user_namespace(id_map: str) -> None:

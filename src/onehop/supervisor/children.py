@@ -1,0 +1,43 @@
+"""The supervisor's child processes: told when one ends, each reaped once.
+
+By pidfd and not by SIGCHLD, which uvloop keeps for itself. As PID 1 the supervisor also inherits
+orphans; they are reaped on the way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+
+OnExit = Callable[[int], None]
+"""Called on the loop with the exit code, negative for a signal."""
+
+
+class Children:
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._known: dict[int, tuple[int, OnExit]] = {}
+
+    def watch(self, pid: int, on_exit: OnExit) -> None:
+        """`pid` must be a child that nobody has waited for."""
+        pidfd = os.pidfd_open(pid)
+        self._known[pid] = (pidfd, on_exit)
+        self._loop.add_reader(pidfd, self.reap)
+
+    def reap(self) -> None:
+        """Takes every child that has ended."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            known = self._known.pop(pid, None)
+            if known is None:
+                continue
+            pidfd, on_exit = known
+            self._loop.remove_reader(pidfd)
+            os.close(pidfd)
+            on_exit(os.waitstatus_to_exitcode(status))
