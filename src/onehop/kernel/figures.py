@@ -1,45 +1,57 @@
 """A matplotlib backend that shows figures in the answer: on `plt.show()`, and at the end of a cell without it.
 
-Figures are closed when they have been shown, as in a notebook.
+Figures are closed when they have been shown, as in a notebook. matplotlib imports its backend by name,
+late, when our files are not there any more; so the module it asks for is made here, in memory.
 """
 # runs inside the wall: standard library only
 
 from __future__ import annotations
 
+import importlib.abc
+import importlib.machinery
 import io
 import os
 import sys
+from collections.abc import Sequence
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from onehop.kernel.shell import Shell
 
-BACKEND = "module://onehop.kernel.figures"
+BACKEND_MODULE = "onehop_figures"
+BACKEND = f"module://{BACKEND_MODULE}"
 _shell: Shell | None = None
 formats: tuple[str, ...] = ("png",)
-"""`png` and/or `svg`; changed by `%config InlineBackend.figure_formats` or set_matplotlib_formats."""
+"""`png` and/or `svg`."""
+
+
+class _Backend(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Makes the backend module on import, which is when matplotlib is there for sure."""
+
+    def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+                  ) -> importlib.machinery.ModuleSpec | None:
+        if fullname != BACKEND_MODULE:
+            return None
+        return importlib.machinery.ModuleSpec(fullname, self)
+
+    def exec_module(self, module: ModuleType) -> None:
+        from matplotlib.backend_bases import FigureManagerBase
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+        vars(module).update(FigureCanvas=FigureCanvasAgg, FigureManager=FigureManagerBase, show=show)
 
 
 def register() -> None:
-    """Makes this module matplotlib's backend, without importing matplotlib."""
+    """Makes our backend matplotlib's, without importing matplotlib."""
+    if not any(isinstance(finder, _Backend) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Backend())
     os.environ["MPLBACKEND"] = BACKEND
     if "matplotlib" in sys.modules:
         import matplotlib
 
         matplotlib.rcParams["backend"] = BACKEND
-
-
-def __getattr__(name: str) -> Any:
-    """matplotlib's backend interface, resolved late so that a zygote without matplotlib can load this module."""
-    if name == "FigureCanvas":
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-        return FigureCanvasAgg
-    if name == "FigureManager":
-        from matplotlib.backend_bases import FigureManagerBase
-
-        return FigureManagerBase
-    raise AttributeError(name)
+        importlib.import_module(BACKEND_MODULE)
 
 
 def show(*args: Any, **kwargs: Any) -> None:

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Coroutine
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.compilerop import CachingCompiler
@@ -55,9 +56,6 @@ class Shell(InteractiveShell):
     def count(self) -> int:
         """The number of the last cell."""
         return int(self.execution_count) - 1
-
-    def init_history(self) -> None:
-        super().init_history()
 
     def start(self, channel: Channel, home: str) -> None:
         """Ties the shell to its channel, in the fork."""
@@ -123,6 +121,10 @@ class Shell(InteractiveShell):
 
     def _showtraceback(self, *args: Any, **kwargs: Any) -> None:
         pass
+
+    def _format_exception_for_storage(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        # IPython would build its own long traceback for a history that we do not keep: 60 ms a time.
+        return {}
 
     # --- processes ----------------------------------------------------------------------------------
 
@@ -197,11 +199,21 @@ def describe(error: BaseException) -> Failure:
             entry = entry.tb_next
         if entry is None and not isinstance(error, SyntaxError):
             entry = error.__traceback__
+        _drop_own_end(entry)
         lines = traceback.TracebackException(type(error), error, entry, compact=True).format()
         text = "".join(lines).rstrip("\n")
     except Exception:  # noqa: BLE001 - user code's __repr__, __cause__ loops and the like
         text = f"{name}: {value}"
     return Failure(name=name, value=_cut(value, MAX_MESSAGE_CHARS), traceback=_cut(text, MAX_TRACEBACK_CHARS))
+
+
+def _drop_own_end(entry: TracebackType | None) -> None:
+    """An interrupt ends in our signal handler, which is nobody's business."""
+    while entry is not None and entry.tb_next is not None:
+        if entry.tb_next.tb_frame.f_code.co_filename.endswith("onehop/kernel/interrupts.py"):
+            entry.tb_next = None
+            return
+        entry = entry.tb_next
 
 
 def _cut(text: str, most: int) -> str:

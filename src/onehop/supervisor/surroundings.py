@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from onehop.supervisor.sandbox import Sandbox
 
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+RESERVED_BYTES = 2 << 30
 
 
 class Surroundings:
@@ -66,8 +67,9 @@ class Surroundings:
         if not self.namespaces:
             del limits["NPROC"]  # counts all processes of the user, not the sandbox's
         if self.polled:
-            # A stop in each process, since the watcher comes only every so often.
-            limits["DATA"] = self.baseline_bytes + spec.memory_bytes
+            # A stop in each process, since the watcher comes only every so often. It counts address space
+            # that is only reserved, too: mimalloc inside pyarrow reserves 1 GiB at its first use.
+            limits["DATA"] = self.baseline_bytes + spec.memory_bytes + RESERVED_BYTES
         return limits
 
     def apply_limits(self, pidfd: int, limits: dict[str, int]) -> None:

@@ -67,8 +67,7 @@ def _forget_code(code: str, spec: dict[str, Any]) -> None:
     if spec["namespaces"]:
         syscalls.umount(code, syscalls.MNT_DETACH)
     for name in [n for n in sys.modules if n == "onehop" or n.startswith("onehop.")]:
-        if name != "onehop.kernel.figures":  # matplotlib imports its backend by name
-            del sys.modules[name]
+        del sys.modules[name]
 
 
 def _threads() -> list[str]:
