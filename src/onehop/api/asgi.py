@@ -1,0 +1,144 @@
+"""The small pieces between ASGI and the handlers: a body that is never too large, answers with a length.
+
+Handlers get a `Call`; they answer through it or raise a ProblemError. Nothing here knows the engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from typing import Any
+
+import msgspec
+from starlette.requests import ClientDisconnect
+
+from onehop.errors import InvalidRequestError, ProblemError, TooLargeError, UnsupportedMediaTypeError
+
+Scope = dict[str, Any]
+Message = dict[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Header = tuple[bytes, bytes]
+
+JSON: Header = (b"content-type", b"application/json")
+PROBLEM: Header = (b"content-type", b"application/problem+json")
+
+encode_json = msgspec.json.Encoder().encode
+
+
+class Call:
+    """One request and its answer."""
+
+    __slots__ = ("path", "receive", "scope", "send")
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.scope = scope
+        self.receive = receive
+        self.send = send
+        self.path: dict[str, str] = scope.get("path_params", {})
+
+    def header(self, name: bytes) -> bytes:
+        """The first header of that (lower-case) name, or nothing."""
+        for key, value in self.scope["headers"]:
+            if key == name:
+                return bytes(value)
+        return b""
+
+    def query_int(self, name: str) -> int | None:
+        """A whole number from the query string. Raises InvalidRequestError for something else."""
+        from urllib.parse import parse_qs
+
+        values = parse_qs(self.scope["query_string"].decode("ascii", "replace"), keep_blank_values=True).get(
+            name
+        )
+        if not values:
+            return None
+        return whole_number(values[-1], name)
+
+    def require_type(self, wanted: bytes) -> None:
+        """Raises UnsupportedMediaTypeError unless the body's Content-Type is `wanted`."""
+        value = self.header(b"content-type")
+        if value == wanted:
+            return
+        kind, _, parameters = value.partition(b";")
+        if kind.strip().lower() != wanted or parameters.strip().lower() not in (
+            b"",
+            b"charset=utf-8",
+            b'charset="utf-8"',
+        ):
+            raise UnsupportedMediaTypeError(f"send the body as Content-Type: {wanted.decode()}")
+
+    def declared_length(self, limit_bytes: int) -> int:
+        """Content-Length, or -1. Raises TooLargeError when it says more than `limit_bytes`."""
+        value = self.header(b"content-length")
+        if not value.isdigit():
+            return -1
+        length = int(value[:20])
+        if length > limit_bytes:
+            raise _too_large(limit_bytes)
+        return length
+
+    async def body(self, limit_bytes: int) -> bytes | bytearray:
+        """The whole body. Raises TooLargeError as soon as it is longer than `limit_bytes`."""
+        self.declared_length(limit_bytes)
+        message = await self.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        first: bytes = message.get("body", b"")
+        if not message.get("more_body", False):
+            if len(first) > limit_bytes:
+                raise _too_large(limit_bytes)
+            return first
+        whole = bytearray(first)
+        while message.get("more_body", False):
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            whole += message.get("body", b"")
+            if len(whole) > limit_bytes:
+                raise _too_large(limit_bytes)
+        return whole
+
+    async def chunks(self, limit_bytes: int) -> AsyncIterator[bytes]:
+        """The body as it comes, at most `limit_bytes` of it, then TooLargeError."""
+        more, total = True, 0
+        while more:
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            chunk = message.get("body", b"")
+            total += len(chunk)
+            if total > limit_bytes:
+                raise _too_large(limit_bytes)
+            if chunk:
+                yield chunk
+            more = message.get("more_body", False)
+
+    async def answer(self, body: bytes, *, status: int = 200, headers: Iterable[Header] = (JSON,)) -> None:
+        length = (b"content-length", str(len(body)).encode())
+        await self.send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
+        await self.send({"type": "http.response.body", "body": body})
+
+    async def empty(self, status: int = 204) -> None:
+        await self.send({"type": "http.response.start", "status": status, "headers": []})
+        await self.send({"type": "http.response.body", "body": b""})
+
+    async def problem(self, error: ProblemError, request_id: str, *, headers: Iterable[Header] = ()) -> None:
+        """The problem document of RFC 9457."""
+        document = {**error.document(), "request_id": request_id}
+        more = [(b"retry-after", b"1")] if error.status in (429, 503) else []
+        if error.status == 405:
+            more.append((b"allow", ", ".join(error.extra["allow"]).encode()))
+        await self.answer(encode_json(document), status=error.status, headers=[PROBLEM, *more, *headers])
+
+
+def whole_number(text: str, field: str) -> int:
+    """Raises InvalidRequestError for what is not a number of 0 or more (up to 2^53)."""
+    if not (text.isascii() and text.isdigit() and len(text) <= 16):
+        raise InvalidRequestError(
+            f"{field}: expected a whole number from 0 on, got {text[:40]!r}", field=field
+        )
+    return int(text)
+
+
+def _too_large(limit_bytes: int) -> TooLargeError:
+    return TooLargeError(f"the body is longer than {limit_bytes} bytes", limit_bytes=limit_bytes)

@@ -1,0 +1,66 @@
+"""The examples in the API's documentation. A test decodes each against its schema."""
+
+from __future__ import annotations
+
+from typing import Any
+
+EXECUTE_ONCE: dict[str, Any] = {
+    "code": "import pandas as pd\npd.read_csv('sales.csv').groupby('region').sum()",
+    "files": {"sales.csv": "region,amount\nnorth,3\nsouth,4\nnorth,5\n"},
+    "timeout_s": 30,
+}
+EXECUTE: dict[str, Any] = {"code": "total = sum(range(10))\ntotal"}
+ISOLATION = {"level": "process", "memory": "cgroup", "pids": "cgroup", "network": "none"}
+ANSWER: dict[str, Any] = {
+    "id": "exe_dJ0c8vYkzqXWJ7jH3mXoXn1y3u5VbQm3m8d1t9yK2sA",
+    "session": "ses_J2m9v0Yx5sT1hQe8rKd3bWc7fLp4nUz6aGi0oXyEwDk",
+    "status": "ok",
+    "stdout": "",
+    "stderr": "",
+    "results": [{"text/plain": "45"}],
+    "error": None,
+    "files": [],
+    "files_truncated": False,
+    "tool_calls": [],
+    "usage": {"wall_ms": 1.9, "cpu_ms": 1.2, "peak_memory_bytes": 91226112},
+    "isolation": ISOLATION,
+    "truncated": False,
+    "output_file": None,
+    "variables": "kept",
+    "reason": "",
+}
+EVENTS = (
+    'id: 1\nevent: stdout\ndata: {"text":"hello\\n"}\n\n'
+    'id: 2\nevent: result\ndata: {"data":{"text/plain":"45"},"final":true}\n\n'
+)
+SESSION_REQUEST: dict[str, Any] = {"memory_mb": 2048, "idle_timeout_s": 600}
+SESSION: dict[str, Any] = {
+    "id": "ses_J2m9v0Yx5sT1hQe8rKd3bWc7fLp4nUz6aGi0oXyEwDk",
+    "status": "idle",
+    "environment": "default",
+    "created_at": "2026-11-22T12:00:00.000Z",
+    "expires_at": "2026-11-22T12:10:00.000Z",
+    "idle_timeout_s": 600,
+    "max_age_s": 86400,
+    "limits": {"memory_mb": 2048, "processes": 64, "workspace_mb": 256, "workspace_inodes": 16384},
+    "isolation": ISOLATION,
+}
+FILE = {"path": "out.csv", "bytes": 812}
+FILE_LIST = {"files": [FILE], "truncated": False}
+INFO: dict[str, Any] = {
+    "version": "0.1.0",
+    "default_environment": "default",
+    "environments": {"default": {}},
+    "isolation": ISOLATION,
+    "protections": [],
+    "limits": {"timeout_s": {"default": 60, "maximum": 3600}},
+    "counts": {"sessions": 1, "running": 0, "unstored": 0},
+}
+PROBLEM: dict[str, Any] = {
+    "type": "urn:onehop:problem:invalid-request",
+    "title": "The request is not valid",
+    "status": 422,
+    "detail": "there is no field 'cod' here",
+    "field": "cod",
+    "request_id": "req_5f0c6f2f9d0b4a4b8c1d2e3f",
+}

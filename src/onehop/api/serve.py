@@ -1,0 +1,167 @@
+"""The gateway's process: one event loop, uvicorn, an engine, until a signal or the loss of the supervisor."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+
+import uvicorn
+import uvloop
+
+from onehop import config
+from onehop.api.app import create_app
+from onehop.config import Settings
+from onehop.errors import ConfigurationError, EngineError, OnehopError
+from onehop.sessions import Engine
+from onehop.store import Store
+from onehop.supervisor.client import SupervisorClient
+
+EXIT_SUPERVISOR_LOST = 75
+"""The exit status that tells the parent to start supervisor and gateway again (EX_TEMPFAIL)."""
+GRACE_S = 3
+"""Seconds that running requests get to end after SIGTERM."""
+BACKLOG = 2048
+
+log = logging.getLogger("onehop.api")
+
+
+def serve(
+    settings: Settings,
+    supervisor_path: str,
+    *,
+    listener: socket.socket | None = None,
+    on_ready: Callable[[str], None] | None = None,
+) -> int:
+    """Serves until SIGTERM or SIGINT; returns the exit status.
+
+    Args:
+        supervisor_path: the supervisor's unix socket.
+        listener: a bound socket, instead of the host and port of the settings.
+        on_ready: called with the server's URL once it answers requests.
+
+    Raises:
+        ConfigurationError: the address is taken, or the database cannot be opened.
+        EngineError: there is no supervisor.
+    """
+    return uvloop.run(_serve(settings, supervisor_path, listener or listen(settings), on_ready))
+
+
+def listen(settings: Settings) -> socket.socket:
+    """A socket bound to the settings' host and port. Raises ConfigurationError."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((settings.host, settings.port))
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        raise ConfigurationError(
+            f"port (from {settings.sources.get('port', 'default')}): cannot listen on "
+            f"{settings.host}:{settings.port}: {error.strerror}"
+        ) from error
+    return listener
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        # uvicorn's own way ends the process by the same signal again, before the engine is closed.
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+
+    def _stop(self) -> None:
+        self.should_exit = True
+
+
+async def _serve(
+    settings: Settings, supervisor_path: str, listener: socket.socket, on_ready: Callable[[str], None] | None
+) -> int:
+    with contextlib.closing(listener):
+        client = await SupervisorClient.connect(supervisor_path)
+        try:
+            store = Store.open(settings.database_url, settings.state)
+            try:
+                async with Engine(settings, client, store) as engine:
+                    await _run(engine, settings, listener, on_ready)
+                    lost = engine.lost.is_set()
+            finally:
+                store.close()
+        finally:
+            await client.close()
+    return EXIT_SUPERVISOR_LOST if lost else 0
+
+
+async def _run(
+    engine: Engine, settings: Settings, listener: socket.socket, on_ready: Callable[[str], None] | None
+) -> None:
+    server = _Server(
+        uvicorn.Config(
+            create_app(engine, settings),
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            backlog=BACKLOG,
+            timeout_graceful_shutdown=GRACE_S,
+        )
+    )
+    async with asyncio.TaskGroup() as group:
+        watcher = group.create_task(_stop_when_lost(engine, server))
+        if on_ready is not None:
+            on_ready(_url(listener))
+        await server.serve(sockets=[listener])
+        watcher.cancel()
+
+
+async def _stop_when_lost(engine: Engine, server: uvicorn.Server) -> None:
+    await engine.lost.wait()
+    log.error("the supervisor is lost: the gateway stops")
+    server.should_exit = True
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def main(arguments: list[str]) -> int:
+    """`python -m onehop.api.serve SUPERVISOR_SOCKET`, settings from the environment."""
+    if len(arguments) != 1:
+        sys.stderr.write("usage: python -m onehop.api.serve SUPERVISOR_SOCKET\n")
+        return 2
+    try:
+        settings = config.load()
+        logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s %(name)s %(message)s")
+        return serve(settings, arguments[0], on_ready=_tell)
+    except OnehopError as error:
+        sys.stderr.write(f"onehop: {error}\n")
+        return EXIT_SUPERVISOR_LOST if isinstance(error, EngineError) else 1
+
+
+def _tell(url: str) -> None:
+    """One line for the parent, on the descriptor it named."""
+    fd = os.environ.get("ONEHOP_READY_FD")
+    if fd:
+        os.write(int(fd), f"{url}\n".encode())
+        os.close(int(fd))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

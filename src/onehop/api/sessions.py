@@ -1,0 +1,136 @@
+"""A session's life, without what runs in it."""
+
+from __future__ import annotations
+
+import msgspec
+
+from onehop import errors
+from onehop.api import examples
+from onehop.api.asgi import Call, encode_json
+from onehop.api.resources import Body, Operation
+from onehop.sessions import Engine, SessionRequest
+from onehop.sessions.answers import Interrupted, SessionInfo, SessionList
+from onehop.sessions.requests import decode
+
+BODY_BYTES = 64 * 1024
+
+_GONE = (errors.SessionNotFoundError, errors.SessionEndedError)
+
+
+class Nothing(msgspec.Struct, forbid_unknown_fields=True):
+    """An empty object."""
+
+
+_decode_session = msgspec.json.Decoder(SessionRequest)
+_decode_nothing = msgspec.json.Decoder(Nothing)
+
+
+class Sessions:
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def operations(self) -> list[Operation]:
+        one = Body("The session.", SessionInfo, example=examples.SESSION)
+        return [
+            Operation(
+                "POST",
+                "/api/sessions",
+                self.create,
+                "createSession",
+                "Sessions",
+                "Make a session",
+                body=Body(
+                    "What it may use; all fields have defaults, and so has the whole body.",
+                    SessionRequest,
+                    example=examples.SESSION_REQUEST,
+                    required=False,
+                ),
+                answers={201: (one,)},
+                problems=(
+                    errors.InvalidJsonError,
+                    errors.InvalidRequestError,
+                    errors.UnknownEnvironmentError,
+                    errors.TooLargeError,
+                    errors.UnsupportedMediaTypeError,
+                    errors.TooManyError,
+                    errors.QuotaExceededError,
+                ),
+                headers={"location": "path of the session"},
+            ),
+            Operation(
+                "GET",
+                "/api/sessions",
+                self.list,
+                "listSessions",
+                "Sessions",
+                "All live sessions",
+                answers={
+                    200: (Body("Oldest first.", SessionList, example={"sessions": [examples.SESSION]}),)
+                },
+            ),
+            Operation(
+                "GET",
+                "/api/sessions/{session_id}",
+                self.get,
+                "getSession",
+                "Sessions",
+                "One session",
+                answers={200: (one,)},
+                problems=_GONE,
+            ),
+            Operation(
+                "DELETE",
+                "/api/sessions/{session_id}",
+                self.delete,
+                "deleteSession",
+                "Sessions",
+                "End a session",
+                "What runs in it is killed. When the answer comes, nothing is left of it.",
+                answers={204: ()},
+                problems=_GONE,
+            ),
+            Operation(
+                "POST",
+                "/api/sessions/{session_id}/interrupt",
+                self.interrupt,
+                "interruptSession",
+                "Sessions",
+                "Stop what runs, keep the variables",
+                body=Body("Nothing, or an empty object.", Nothing, example={}, required=False),
+                answers={
+                    200: (Body("Whether something was running.", Interrupted, example={"interrupted": True}),)
+                },
+                problems=(
+                    *_GONE,
+                    errors.InvalidJsonError,
+                    errors.InvalidRequestError,
+                    errors.TooLargeError,
+                    errors.UnsupportedMediaTypeError,
+                ),
+            ),
+        ]
+
+    async def create(self, call: Call) -> None:
+        call.require_type(b"application/json")
+        session = await self._engine.create_session(
+            decode(_decode_session, await call.body(BODY_BYTES) or b"{}")
+        )
+        location = (b"location", f"/api/sessions/{session.id}".encode())
+        await call.answer(
+            encode_json(session), status=201, headers=[(b"content-type", b"application/json"), location]
+        )
+
+    async def list(self, call: Call) -> None:
+        await call.answer(encode_json(SessionList(self._engine.list_sessions())))
+
+    async def get(self, call: Call) -> None:
+        await call.answer(encode_json(await self._engine.get_session(call.path["session_id"])))
+
+    async def delete(self, call: Call) -> None:
+        await self._engine.delete_session(call.path["session_id"])
+        await call.empty()
+
+    async def interrupt(self, call: Call) -> None:
+        call.require_type(b"application/json")
+        decode(_decode_nothing, await call.body(BODY_BYTES) or b"{}")
+        await call.answer(encode_json(Interrupted(await self._engine.interrupt(call.path["session_id"]))))

@@ -1,0 +1,331 @@
+"""Every setting of onehop, once: name, kind, default, bounds and help. Importing this must stay cheap.
+
+A value comes from the command line, the environment, a TOML file or the default, in this order. From a
+setting's name follow its flag (`idle_timeout_s` → `--idle-timeout-s`), its variable
+(`ONEHOP_IDLE_TIMEOUT_S`) and its TOML key (`idle_timeout_s`). Nothing else in onehop reads the
+environment or a configuration file for a setting.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from onehop.errors import ConfigurationError
+
+MIB = 1024 * 1024
+CONFIG_FILE = "config.toml"
+LOG_LEVELS = ("debug", "info", "warning", "error")
+UID_RANGE = 65_536
+"""Host uids reserved from `uid_base` on, one per sandbox (as root only)."""
+
+
+def _setting(
+    default: Any,
+    help: str,
+    *,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    choices: tuple[str, ...] = (),
+) -> Any:
+    metadata = {"help": help, "minimum": minimum, "maximum": maximum, "choices": choices}
+    return field(default=default, metadata=metadata)
+
+
+def _limit(default: float, help: str, *, minimum: float = 1, maximum: float | None = None) -> Any:
+    return _setting(default, help, minimum=minimum, maximum=maximum)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """All settings with their values; make it with `load`. `sources` has where each value came from."""
+
+    home: Path = _setting(  # noqa: RUF009 - it returns a field
+        Path("~/.local/share/onehop"), "folder of the state, the environments and config.toml"
+    )
+    host: str = _setting(
+        "127.0.0.1", "address to listen on; only loopback addresses as long as there are no keys"
+    )
+    port: int = _limit(8000, "port to listen on; 0 takes a free one", minimum=0, maximum=65535)
+    allowed_hosts: tuple[str, ...] = _setting(
+        (), "host names that requests may name besides the loopback ones"
+    )
+    allowed_origins: tuple[str, ...] = _setting(
+        (), "web origins that may call the API, as https://name[:port]"
+    )
+    database_url: str = _setting("", "database; empty: SQLite in <home>/state/onehop.db")
+    environment: str = _setting("default", "environment of requests that name none")
+    isolation: str = _setting("process", "how strong the wall is", choices=("process",))
+    strict: bool = _setting(False, "refuse to start with any protection weaker than the best")
+    allow_no_namespaces: bool = _setting(
+        False, "where namespaces are refused, run on seccomp, Landlock and rlimits alone"
+    )
+    uid_base: int = _limit(
+        1_900_000_000,
+        "first of 65536 host uids for sandboxes (as root only)",
+        minimum=65_536,
+        maximum=2**32 - 2**17,
+    )
+    log_level: str = _setting("info", "least important messages that are logged", choices=LOG_LEVELS)
+
+    timeout_s: float = _limit(60.0, "wall seconds of an execution, unless it asks for others", minimum=0.01)
+    max_timeout_s: float = _limit(3600.0, "most wall seconds an execution may ask for", minimum=0.01)
+    grace_s: float = _limit(2.0, "seconds between SIGINT at the deadline and SIGKILL in a session", minimum=0)
+    memory_mb: int = _limit(1024, "memory of a sandbox in MiB, unless it asks for other", minimum=64)
+    max_memory_mb: int = _limit(16384, "most memory in MiB a sandbox may ask for", minimum=64)
+    processes: int = _limit(64, "processes and threads of a sandbox, unless it asks for others", minimum=4)
+    max_processes: int = _limit(512, "most processes and threads a sandbox may ask for", minimum=4)
+    workspace_mb: int = _limit(256, "quota of a workspace in MiB, unless it asks for another")
+    max_workspace_mb: int = _limit(4096, "largest quota of a workspace in MiB that may be asked for")
+    workspace_inodes: int = _limit(16384, "most files and folders in a workspace", minimum=16)
+    open_files: int = _limit(256, "open files of each process in a sandbox", minimum=32, maximum=65536)
+    output_bytes: int = _limit(MIB, "stdout and stderr returned; the rest is spilled to a workspace file")
+    max_output_bytes: int = _limit(16 * MIB, "most output_bytes that may be asked for")
+    results_bytes: int = _limit(32 * MIB, "most bytes of displayed results of an execution")
+    code_bytes: int = _limit(MIB, "longest code of an execution")
+    stdin_bytes: int = _limit(MIB, "longest stdin of an execution")
+    env_bytes: int = _limit(64 * 1024, "names and values of an execution's env together")
+    body_bytes: int = _limit(64 * MIB, "largest JSON body of a request, files included")
+    return_files_bytes: int = _limit(16 * MIB, "most bytes of file contents inside an answer", minimum=0)
+
+    max_sessions: int = _limit(1000, "most sessions at once")
+    max_concurrent: int = _limit(64, "most one-shot executions at once")
+    max_transfers: int = _limit(4, "most file transfers at once in one session")
+    idle_timeout_s: float = _limit(1800.0, "a session ends after this long without a request")
+    max_age_s: float = _limit(86400.0, "a session ends this long after its creation")
+    pool_min: int = _limit(2, "fewest ready sandboxes kept per environment", minimum=0)
+    pool_max: int = _limit(32, "most ready sandboxes kept per environment", minimum=0)
+    retention_days: float = _limit(7.0, "results and ended sessions are kept this long", minimum=0.001)
+    retention_mb: int = _limit(2048, "most MiB of stored results; the oldest go first")
+    stored_events_bytes: int = _limit(
+        4 * MIB, "events stored per execution; what is over it is left out", minimum=0
+    )
+
+    sources: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def state(self) -> Path:
+        """Folder of the database."""
+        return self.home / "state"
+
+    def environ(self) -> dict[str, str]:
+        """The settings as environment variables, for a process that shall have the same ones."""
+        return {setting.variable: setting.render(getattr(self, setting.name)) for setting in SETTINGS}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is known about one setting. `kind` is the type of its value."""
+
+    name: str
+    kind: type
+    default: Any
+    help: str
+    minimum: float | None
+    maximum: float | None
+    choices: tuple[str, ...]
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        return "ONEHOP_" + self.name.upper()
+
+    def render(self, value: Any) -> str:
+        """`value` as text that `parse` reads back."""
+        if self.kind is tuple:
+            return ",".join(value)
+        if self.kind is bool:
+            return "true" if value else "false"
+        return str(value)
+
+    def parse(self, raw: Any, source: str) -> Any:
+        """The value for `raw`, text or TOML. Raises ConfigurationError naming setting and `source`."""
+        try:
+            value = self._convert(raw)
+            self._check(value)
+        except (ValueError, TypeError) as error:
+            raise ConfigurationError(f"{self.name} (from {source}): {error}") from None
+        return value
+
+    def _convert(self, raw: Any) -> Any:
+        if self.kind is bool:
+            return _boolean(raw)
+        if isinstance(raw, bool):
+            raise TypeError(f"expected {_NAMES[self.kind]}, got {raw!r}")
+        if self.kind is tuple:
+            parts = raw.split(",") if isinstance(raw, str) else raw
+            if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
+                raise TypeError(f"expected {_NAMES[tuple]}, got {raw!r}")
+            return tuple(part.strip() for part in parts if part.strip())
+        if self.kind is Path:
+            if not isinstance(raw, str | Path) or not str(raw):
+                raise TypeError(f"expected {_NAMES[Path]}, got {raw!r}")
+            return _expand(raw)
+        if self.kind is str and not isinstance(raw, str):
+            raise TypeError(f"expected {_NAMES[str]}, got {raw!r}")
+        if self.kind is int and isinstance(raw, float):
+            raise TypeError(f"expected {_NAMES[int]}, got {raw!r}")
+        try:
+            return self.kind(raw)
+        except (ValueError, TypeError):
+            raise ValueError(f"expected {_NAMES[self.kind]}, got {raw!r}") from None
+
+    def _check(self, value: Any) -> None:
+        if self.choices and value not in self.choices:
+            raise ValueError(f"expected one of {', '.join(self.choices)}, got {value!r}")
+        if self.kind in (int, float):
+            # `not (a <= b)` refuses NaN as well.
+            if self.minimum is not None and not self.minimum <= value:
+                raise ValueError(f"must be at least {self.minimum:g}, got {value}")
+            if value == float("inf") or (self.maximum is not None and value > self.maximum):
+                raise ValueError(f"must be at most {self.maximum or 'a finite number'}, got {value}")
+
+
+_NAMES: Mapping[type, str] = {
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    tuple: "a list of texts",
+    Path: "a path",
+    bool: "true or false",
+}
+
+
+def _settings() -> Iterator[Setting]:
+    for item in fields(Settings):
+        if item.default is not MISSING:
+            kind = Path if isinstance(item.default, Path) else type(item.default)
+            yield Setting(item.name, kind, item.default, **item.metadata)
+
+
+SETTINGS: tuple[Setting, ...] = tuple(_settings())
+"""All settings, in the order of the class above."""
+
+_BY_NAME = {setting.name: setting for setting in SETTINGS}
+
+_PAIRS = (
+    ("timeout_s", "max_timeout_s"),
+    ("memory_mb", "max_memory_mb"),
+    ("processes", "max_processes"),
+    ("workspace_mb", "max_workspace_mb"),
+    ("output_bytes", "max_output_bytes"),
+    ("pool_min", "pool_max"),
+)
+
+
+def load(flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None) -> Settings:
+    """The settings of this process.
+
+    Args:
+        flags: values from the command line by setting name, None where a flag was not given; `config`
+            names another TOML file than <home>/config.toml.
+        environ: environment variables (default: those of this process); ONEHOP_CONFIG is like `config`.
+
+    Raises:
+        ConfigurationError: naming the setting and where its value came from.
+    """
+    flags = flags or {}
+    environ = os.environ if environ is None else environ
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+
+    def take(name: str, raw: Any, source: str) -> None:
+        values[name] = _BY_NAME[name].parse(raw, source)
+        sources[name] = source
+
+    def outside(name: str) -> bool:
+        setting = _BY_NAME[name]
+        if flags.get(name) is not None:
+            take(name, flags[name], f"the flag {setting.flag}")
+        elif setting.variable in environ:
+            take(name, environ[setting.variable], f"the variable {setting.variable}")
+        return name in values
+
+    if not outside("home"):
+        values["home"], sources["home"] = (
+            _BY_NAME["home"].parse(_BY_NAME["home"].default, "default"),
+            "default",
+        )
+    table, path = _file(flags.get("config") or environ.get("ONEHOP_CONFIG"), values["home"])
+    for key in table:
+        if key not in _BY_NAME or key == "home":
+            raise ConfigurationError(f"{path}: there is no setting {key!r} that a file can have")
+    for setting in SETTINGS:
+        if setting.name in values or outside(setting.name):
+            continue
+        if setting.name in table:
+            take(setting.name, table[setting.name], f"the file {path}")
+        else:
+            values[setting.name], sources[setting.name] = setting.default, "default"
+    _check_together(values, sources)
+    return Settings(**values, sources=sources)
+
+
+def _check_together(values: dict[str, Any], sources: dict[str, str]) -> None:
+    for low, high in _PAIRS:
+        if values[low] > values[high]:
+            raise ConfigurationError(
+                f"{low} (from {sources[low]}) is {values[low]}, more than {high} (from {sources[high]}), "
+                f"which is {values[high]}"
+            )
+    if not _is_loopback(values["host"]):
+        raise ConfigurationError(
+            f"host (from {sources['host']}): {values['host']!r} is not a loopback address; without keys "
+            "anybody who reaches it could run code, so onehop listens on 127.0.0.1, ::1 or localhost only"
+        )
+    for origin in values["allowed_origins"]:
+        scheme, separator, rest = origin.partition("://")
+        if scheme not in ("http", "https") or not separator or not rest or "/" in rest:
+            raise ConfigurationError(
+                f"allowed_origins (from {sources['allowed_origins']}): {origin!r} is not of the form https://name[:port]"
+            )
+
+
+def _is_loopback(host: str) -> bool:
+    if host in ("localhost", "::1"):
+        return True
+    parts = host.split(".")
+    return (
+        len(parts) == 4
+        and parts[0] == "127"
+        and all(p.isascii() and p.isdigit() and int(p) < 256 for p in parts)
+    )
+
+
+def _file(named: str | os.PathLike[str] | None, home: Path) -> tuple[dict[str, Any], Path]:
+    path = _expand(named) if named else home / CONFIG_FILE
+    import tomllib
+
+    try:
+        with open(path, "rb") as file:
+            return tomllib.load(file), path
+    except FileNotFoundError:
+        if named:
+            raise ConfigurationError(f"config: there is no file {path}") from None
+        return {}, path
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"config: {path} cannot be read: {error}") from None
+
+
+def _expand(path: str | os.PathLike[str]) -> Path:
+    try:
+        return Path(path).expanduser().absolute()
+    except RuntimeError:
+        raise ValueError("'~' has no meaning for this user; give an absolute path") from None
+
+
+def _boolean(raw: Any) -> bool:
+    if isinstance(raw, bool):
+        return raw
+    text = str(raw).lower()
+    if text in ("1", "true", "yes", "on"):
+        return True
+    if text in ("0", "false", "no", "off", ""):
+        return False
+    raise ValueError(f"expected {_NAMES[bool]}, got {raw!r}")

@@ -1,0 +1,181 @@
+"""What is answered: the structs are the schema, of JSON and of OpenAPI."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from onehop.supervisor.messages import Usage
+
+Status = Literal[
+    "ok",
+    "error",
+    "timeout",
+    "out_of_memory",
+    "output_limit",
+    "interrupted",
+    "killed",
+    "kernel_died",
+    "protocol_error",
+    "outcome_unknown",
+    "running",
+]
+
+
+class ErrorInfo(msgspec.Struct):
+    """What the code raised. `traceback` has no ANSI codes."""
+
+    name: str
+    value: str
+    traceback: str
+
+
+class FileInfo(msgspec.Struct, omit_defaults=True):
+    """A file of the workspace.
+
+    Args:
+        path: relative to the workspace.
+        bytes: its size.
+        base64: its content, where that was asked for.
+        omitted: its content was asked for and left out, because all together are too large.
+    """
+
+    path: str
+    bytes: int
+    base64: str | msgspec.UnsetType = msgspec.UNSET
+    omitted: bool = False
+
+
+class OutputFile(msgspec.Struct):
+    """The workspace file with the output that did not fit into the answer."""
+
+    path: str
+    bytes: int
+
+
+class Answer(msgspec.Struct, kw_only=True):
+    """The outcome of an execution.
+
+    Args:
+        results: what was displayed, in order, the last expression's value last; MIME type → text or base64.
+        error: what the code raised, or null.
+        files: workspace files that the execution made or changed.
+        files_truncated: `files` is incomplete.
+        usage: measured from outside the sandbox; null while it runs, -1 where the machine cannot tell.
+        truncated: output or results were left out; `output_file` has the output's rest.
+        variables: `kept`, or `lost` when the kernel did not survive.
+        reason: one sentence on a status other than `ok` and `error`.
+    """
+
+    id: str
+    session: str | None
+    status: str
+    stdout: str
+    stderr: str
+    results: list[dict[str, str]]
+    error: ErrorInfo | None
+    files: list[FileInfo]
+    files_truncated: bool
+    tool_calls: list[dict[str, Any]]
+    usage: Usage | None
+    isolation: dict[str, str]
+    truncated: bool
+    output_file: OutputFile | None
+    variables: str
+    reason: str
+
+
+class EndEvent(msgspec.Struct, kw_only=True):
+    """The last event: the answer without what the events before it have told."""
+
+    id: str
+    session: str | None
+    status: str
+    files: list[FileInfo]
+    files_truncated: bool
+    tool_calls: list[dict[str, Any]]
+    usage: Usage | None
+    isolation: dict[str, str]
+    truncated: bool
+    output_file: OutputFile | None
+    variables: str
+    reason: str
+
+
+class TextEvent(msgspec.Struct):
+    """A piece of stdout or stderr."""
+
+    text: str
+
+
+class ResultEvent(msgspec.Struct):
+    """Something displayed; `final` marks the value of the last expression."""
+
+    data: dict[str, str]
+    final: bool
+
+
+class GapEvent(msgspec.Struct, kw_only=True):
+    """Events that are no longer stored: the numbers of the first and the last one."""
+
+    first: int
+    last: int
+
+
+class SandboxLimits(msgspec.Struct, kw_only=True):
+    """What a session's sandbox may use."""
+
+    memory_mb: int
+    processes: int
+    workspace_mb: int
+    workspace_inodes: int
+
+
+class SessionInfo(msgspec.Struct, kw_only=True):
+    """A session. Times are RFC 3339 in UTC; `expires_at` is when it ends if nobody uses it any more."""
+
+    id: str
+    status: Literal["idle", "busy"]
+    environment: str
+    created_at: str
+    expires_at: str
+    idle_timeout_s: float
+    max_age_s: float
+    limits: SandboxLimits
+    isolation: dict[str, str]
+
+
+class SessionList(msgspec.Struct):
+    sessions: list[SessionInfo]
+
+
+class FileList(msgspec.Struct):
+    """Regular files, sorted by path; `truncated` when there are more."""
+
+    files: list[FileInfo]
+    truncated: bool
+
+
+class Interrupted(msgspec.Struct):
+    """False when nothing was running."""
+
+    interrupted: bool
+
+
+def end_event(answer: Answer) -> EndEvent:
+    """The answer without output, results and error."""
+    return EndEvent(
+        id=answer.id,
+        session=answer.session,
+        status=answer.status,
+        files=answer.files,
+        files_truncated=answer.files_truncated,
+        tool_calls=answer.tool_calls,
+        usage=answer.usage,
+        isolation=answer.isolation,
+        truncated=answer.truncated,
+        output_file=answer.output_file,
+        variables=answer.variables,
+        reason=answer.reason,
+    )

@@ -1,0 +1,111 @@
+"""All executions that are not stored yet, and the way of each into the store.
+
+At most once executed, exactly once recorded: the supervisor keeps the events of an execution until
+it is acknowledged, and it is acknowledged only when its result is committed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from onehop.config import Settings
+from onehop.errors import EngineError, ExecutionNotFoundError
+from onehop.sessions.answers import Answer
+from onehop.sessions.run import EncodedEvent, Run, read_stored
+from onehop.store import Finished, Store, StoredExecution
+from onehop.supervisor.client import SupervisorClient
+
+_NO_EVENTS = b"\x90"
+"""An empty msgpack list."""
+
+
+class Journal:
+    def __init__(self, settings: Settings, client: SupervisorClient, store: Store) -> None:
+        self._settings = settings
+        self._client = client
+        self._store = store
+        self._runs: dict[str, Run] = {}
+        store.on_stored = self._stored
+
+    def close(self) -> None:
+        self._store.on_stored = lambda _: None
+
+    def began(self, run: Run) -> None:
+        """To be called before the supervisor is asked to start it."""
+        self._runs[run.id] = run
+        self._store.started(run.id, run.session, run.started_at)
+
+    def resumed(self, run: Run) -> None:
+        """It began under an earlier gateway."""
+        self._runs[run.id] = run
+
+    def refused(self, run: Run) -> None:
+        """It did not begin: as if it had never been."""
+        if self._runs.pop(run.id, None) is not None:
+            self._store.withdrawn(run.id)
+
+    def ended(self, run: Run) -> None:
+        """Its answer is complete and can be stored."""
+        assert run.end is not None
+        limit_bytes = self._settings.stored_events_bytes
+        self._store.finished(
+            Finished(
+                run.id,
+                run.session,
+                run.end.status,
+                run.started_at,
+                run.ended_at,
+                lambda: run.encoded(limit_bytes),
+            )
+        )
+
+    def has(self, run: Run) -> bool:
+        return run.id in self._runs
+
+    def acknowledge(self, execution: str) -> None:
+        try:
+            self._client.acknowledge(execution)
+        except EngineError:
+            pass  # its events went with the supervisor
+
+    def _stored(self, executions: list[str]) -> None:
+        for execution in executions:
+            self._runs.pop(execution, None)
+            self.acknowledge(execution)
+
+    def statistics(self) -> dict[str, int]:
+        running = sum(1 for run in self._runs.values() if run.end is None)
+        return {"running": running, "unstored": len(self._runs) - running}
+
+    # --- asked for again ------------------------------------------------------------------------------
+
+    async def answer(self, execution: str) -> Answer | bytes:
+        """The answer, or its JSON as it was stored. Raises ExecutionNotFoundError."""
+        run = self._runs.get(execution)
+        if run is not None:
+            return run.answer or run.snapshot([])
+        stored = await self._find(execution)
+        if stored.document is None:
+            raise ExecutionNotFoundError("the execution has begun, but nothing is known about it any more")
+        return stored.document
+
+    async def events(
+        self, execution: str, after: int, *, pause_s: float
+    ) -> AsyncIterator[list[EncodedEvent]]:
+        """Events after number `after`, as they come; an empty list after `pause_s` seconds of none."""
+        run = self._runs.get(execution)
+        if run is not None:
+            return run.follow_encoded(after, pause_s=pause_s)
+        stored = await self._find(execution)
+        return _at_once(read_stored(stored.events or _NO_EVENTS, after))
+
+    async def _find(self, execution: str) -> StoredExecution:
+        stored = await self._store.execution(execution) if execution.startswith("exe_") else None
+        if stored is None:
+            raise ExecutionNotFoundError("there is no such execution, or it was too long ago")
+        return stored
+
+
+async def _at_once(events: list[EncodedEvent]) -> AsyncIterator[list[EncodedEvent]]:
+    if events:
+        yield events

@@ -1,0 +1,121 @@
+"""One-shot executions: a sandbox each, made for the execution and discarded after it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from onehop.config import Settings
+from onehop.errors import EngineError, OnehopError, TooManyError
+from onehop.protocol import Entry
+from onehop.sessions import files, requests
+from onehop.sessions.answers import FileInfo
+from onehop.sessions.journal import Journal
+from onehop.sessions.requests import ExecuteOnceRequest
+from onehop.sessions.run import Run, new_id
+from onehop.sessions.tasks import Tasks
+from onehop.supervisor.client import Porter, SupervisorClient
+from onehop.supervisor.messages import ExecutionSpec, SandboxSpec
+
+log = logging.getLogger("onehop.sessions")
+
+
+class OneShots:
+    def __init__(self, settings: Settings, client: SupervisorClient, journal: Journal, tasks: Tasks) -> None:
+        self._settings = settings
+        self._client = client
+        self._journal = journal
+        self._tasks = tasks
+        self.running = 0
+
+    async def start(self, request: ExecuteOnceRequest) -> Run:
+        """Starts code in a new sandbox. Raises TooManyError, and what the checks of `requests` raise."""
+        spec = requests.execution_spec(request, self._settings, new_id("exe"), grace_s=0.0)
+        box_spec = requests.sandbox_spec(request, self._settings, owner="", one_shot=True)
+        contents = requests.contents(request, box_spec.workspace_bytes) if request.files else {}
+        if self.running >= self._settings.max_concurrent:
+            raise TooManyError(f"{self.running} executions run already; try again when one has ended")
+        self.running += 1
+        one = _OneShot(self, return_files=request.return_files)
+        return await self._tasks.finish(one.start(spec, box_spec, contents))
+
+    def discard(self, sandbox: str) -> None:
+        try:
+            self._client.discard_sandbox(sandbox)
+        except EngineError:
+            pass  # it went with the supervisor
+
+
+class _OneShot:
+    """From the request to the discarded sandbox."""
+
+    def __init__(self, owner: OneShots, *, return_files: bool) -> None:
+        self._owner = owner
+        self._client = owner._client
+        self._journal = owner._journal
+        self._return_files = return_files
+        self._uploaded: dict[str, Entry] = {}
+        self._porter: Porter | None = None
+
+    async def start(self, spec: ExecutionSpec, box_spec: SandboxSpec, contents: dict[str, bytes]) -> Run:
+        run = Run(spec.id, None, on_violation=self._violated)
+        try:
+            if contents:
+                box = await self._client.create_sandbox(box_spec)
+                run.sandbox = box.id
+                self._porter = await self._client.open_porter(box.id)
+                self._uploaded = {entry.path: entry for entry in await files.put(self._porter, contents, {})}
+                self._journal.began(run)
+                await self._client.execute(box.id, spec, run.take)
+            else:
+                self._journal.began(run)
+                box = await self._client.execute_once(box_spec, spec, run.take)
+        except BaseException:
+            self._journal.refused(run)
+            self._release(run)
+            raise
+        run.sandbox, run.isolation = box.id, box.isolation
+        # The end may have come together with the reply: then this calls at once.
+        run.when_ended(self._ended)
+        return run
+
+    def _violated(self, run: Run) -> None:
+        if run.sandbox:  # else it is discarded when the end has come
+            self._owner.discard(run.sandbox)
+
+    def _ended(self, run: Run) -> None:
+        assert run.end is not None
+        if run.end.workspace_used and run.end.session == "alive":
+            self._owner._tasks.spawn(self._collect(run))
+        else:
+            self._close(run, [], truncated=False)
+
+    async def _collect(self, run: Run) -> None:
+        assert run.end is not None
+        changes: list[FileInfo] = []
+        truncated = True
+        try:
+            async with asyncio.timeout(files.LISTING_TIMEOUT_S):
+                if self._porter is None:
+                    self._porter = await self._client.open_porter(run.sandbox)
+                entries, truncated = await self._porter.list()
+            leave_out = "" if self._return_files else run.end.spill_file
+            changes = files.changed(entries, self._uploaded, since_s=run.started_at, leave_out=leave_out)
+            if self._return_files:
+                await files.fill(self._porter, changes, self._owner._settings.return_files_bytes)
+        except (OnehopError, TimeoutError) as error:
+            log.warning("%s: its files could not be listed: %r", run.id[:12], error)
+        finally:
+            self._close(run, changes, truncated=truncated)
+
+    def _close(self, run: Run, changes: list[FileInfo], *, truncated: bool) -> None:
+        self._release(run)
+        run.complete(changes, files_truncated=truncated)
+        self._journal.ended(run)
+
+    def _release(self, run: Run) -> None:
+        self._owner.running -= 1
+        if self._porter is not None:
+            self._porter.close()
+        if run.sandbox:
+            self._owner.discard(run.sandbox)

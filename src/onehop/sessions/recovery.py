@@ -1,0 +1,147 @@
+"""What a new gateway takes over from one that is gone: sessions, running executions, results nobody stored.
+
+Sessions whose sandbox lives go on; the others are closed in the store. A sandbox that nobody knows is
+discarded once its executions are stored. Nothing here waits for an execution to end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from onehop.errors import EngineError, ExecutionNotFoundError
+from onehop.sessions.journal import Journal
+from onehop.sessions.run import Run
+from onehop.sessions.session import Session, restored
+from onehop.store import Store, StoredExecution
+from onehop.supervisor.client import SupervisorClient
+from onehop.supervisor.messages import SandboxInfo
+
+
+class Recovery:
+    """One pass at the start of an engine.
+
+    Args:
+        on_end: what the engine does at the end of a session's execution.
+        on_violation: what it does with a sandbox that breaks the protocol.
+    """
+
+    def __init__(
+        self,
+        client: SupervisorClient,
+        store: Store,
+        journal: Journal,
+        *,
+        on_end: Callable[[Run], None],
+        on_violation: Callable[[Run], None],
+    ) -> None:
+        self._client = client
+        self._store = store
+        self._journal = journal
+        self._on_end = on_end
+        self._on_violation = on_violation
+        self._in_sessions: list[tuple[Session, Run]] = []
+
+    async def run(self) -> tuple[list[Session], list[str]]:
+        """The sessions that go on, and the ids of those that are lost."""
+        boxes = {box.id: box for box in await self._client.sandboxes()}
+        unfinished = {row.id: row for row in await self._store.running()}
+        alive: list[Session] = []
+        lost: list[str] = []
+        for row in await self._store.live_sessions():
+            box = boxes.get(row.sandbox)
+            if box is None or box.owner != row.id:
+                lost.append(row.id)
+                continue
+            del boxes[box.id]
+            session = restored(row, box)
+            alive.append(session)
+            for execution in box.executions:
+                await self._resume_in_session(execution, session, unfinished)
+        for box in boxes.values():
+            followed = [await self._resume_alone(execution, unfinished, box) for execution in box.executions]
+            if not any(followed):
+                self._client.discard_sandbox(box.id)
+        for execution in list(
+            unfinished
+        ):  # no sandbox is left of them; the supervisor may still have their events
+            await self._resume_alone(execution, unfinished, None)
+        return alive, lost
+
+    async def _resume_in_session(
+        self, execution: str, session: Session, unfinished: dict[str, StoredExecution]
+    ) -> None:
+        if await self._settled(execution, unfinished):
+            return
+        run = Run(
+            execution,
+            session.id,
+            on_violation=self._on_violation,
+            sandbox=session.sandbox,
+            isolation=session.isolation,
+        )
+        session.run = run
+        self._in_sessions.append((session, run))
+        await self._follow(run, unfinished.pop(execution, None))
+
+    def hand_over(self) -> None:
+        """The engine knows the sessions now: it is told of ends, also of those that came meanwhile."""
+        for session, run in self._in_sessions:
+            run.when_ended(self._on_end if session.run is run else self._earlier_ended)
+
+    def _earlier_ended(self, run: Run) -> None:
+        """A later execution has changed the files since: which ones this one changed cannot be told."""
+        run.complete([], files_truncated=True)
+        self._journal.ended(run)
+
+    async def _resume_alone(
+        self, execution: str, unfinished: dict[str, StoredExecution], box: SandboxInfo | None
+    ) -> bool:
+        if await self._settled(execution, unfinished):
+            return False
+        row = unfinished.pop(execution, None)
+        run = Run(
+            execution,
+            row.session if row is not None else None,
+            on_violation=self._on_violation,
+            sandbox=box.id if box is not None else "",
+            isolation=box.isolation if box is not None else {},
+        )
+        run.when_ended(self._alone_ended)
+        await self._follow(run, row)
+        return True
+
+    async def _settled(self, execution: str, unfinished: dict[str, StoredExecution]) -> bool:
+        """True when the last gateway stored it and had no time to say so."""
+        if execution in unfinished or await self._store.execution(execution) is None:
+            return False
+        self._journal.acknowledge(execution)
+        return True
+
+    async def _follow(self, run: Run, row: StoredExecution | None) -> None:
+        if row is not None:
+            run.started_at = row.started_at
+        self._journal.resumed(run)
+        await follow(self._client, run)
+
+    def _alone_ended(self, run: Run) -> None:
+        if run.sandbox:
+            try:
+                self._client.discard_sandbox(run.sandbox)
+            except EngineError:
+                pass  # it went with the supervisor
+        run.complete([])
+        self._journal.ended(run)
+
+
+async def follow(client: SupervisorClient, run: Run) -> None:
+    """Listens to an execution again, from the first event on that `run` has not seen."""
+    try:
+        await client.attach(run.id, run.take, after=run.seen)
+    except ExecutionNotFoundError:
+        run.lose(
+            "outcome_unknown",
+            "the engine was started again while it ran, and its outcome is not known",
+            ends=not run.sandbox,
+        )
+    except EngineError:
+        run.take(None)

@@ -1,0 +1,285 @@
+"""What a client may ask for, and whether it may ask for that much.
+
+The structs are the schema: they decode the JSON strictly (unknown fields and wrong types are errors)
+and OpenAPI is made from them. Bounds that settings decide are checked by the functions below; all
+raise InvalidRequestError or a subclass, TooLargeError where something is too long.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from onehop import protocol
+from onehop.config import MIB, Settings
+from onehop.errors import InvalidJsonError, InvalidPathError, InvalidRequestError, TooLargeError
+from onehop.supervisor.messages import ExecutionSpec, SandboxSpec
+
+MAX_FILES = 1000
+"""Most files in one request."""
+
+AT_CREATION = frozenset({"environment", "memory_mb", "processes", "workspace_mb"})
+"""Fields of a sandbox: an execution in a session cannot change them."""
+
+Positive = Annotated[float, Meta(gt=0)]
+PositiveInt = Annotated[int, Meta(ge=1)]
+
+
+class Binary(msgspec.Struct, forbid_unknown_fields=True):
+    """File content that is not text."""
+
+    base64: bytes
+
+
+class SandboxFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """What a sandbox may be and use.
+
+    Args:
+        environment: name of the set of packages; the server's default when left out.
+        memory_mb: MiB of memory for all its processes and temporary files together.
+        processes: most processes and threads at once.
+        workspace_mb: quota of the workspace in MiB.
+    """
+
+    environment: Annotated[str, Meta(max_length=255)] | None = None
+    memory_mb: PositiveInt | None = None
+    processes: PositiveInt | None = None
+    workspace_mb: PositiveInt | None = None
+
+
+class ExecuteRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Code to run, and what it may use while it runs.
+
+    Args:
+        code: Python source; IPython's magics, `!cmd` and top-level await work.
+        timeout_s: wall seconds until it is stopped.
+        cpu_s: CPU seconds until it is stopped.
+        output_bytes: bytes of stdout and stderr returned; the rest goes to a file of the workspace.
+        env: environment variables for this execution.
+        files: path in the workspace → text, or `{"base64": …}`; written before the code runs.
+        stdin: what `input()` reads.
+        context: which of the session's kernels; there is one, `main`.
+    """
+
+    code: str
+    timeout_s: Positive | None = None
+    cpu_s: Positive | None = None
+    output_bytes: PositiveInt | None = None
+    env: dict[str, str] = {}
+    files: dict[str, str | Binary] = {}
+    stdin: str = ""
+    context: Literal["main"] = "main"
+
+
+class ExecuteOnceRequest(ExecuteRequest, kw_only=True, forbid_unknown_fields=True):
+    """Code to run in a sandbox of its own, which is gone afterwards.
+
+    Args:
+        code, timeout_s, cpu_s, output_bytes, env, files, stdin, context: as in ExecuteRequest.
+        environment, memory_mb, processes, workspace_mb: as in SessionRequest.
+        return_files: put the content of the files that the code made into the answer.
+    """
+
+    environment: Annotated[str, Meta(max_length=255)] | None = None
+    memory_mb: PositiveInt | None = None
+    processes: PositiveInt | None = None
+    workspace_mb: PositiveInt | None = None
+    return_files: bool = False
+
+
+class SessionRequest(SandboxFields, kw_only=True, forbid_unknown_fields=True):
+    """A session to be made.
+
+    Args:
+        environment, memory_mb, processes, workspace_mb: as in SandboxFields.
+        idle_timeout_s: seconds without a request after which it ends.
+        max_age_s: seconds after which it ends in any case.
+    """
+
+    idle_timeout_s: Positive | None = None
+    max_age_s: Positive | None = None
+
+
+R = TypeVar("R")
+
+
+def decode(decoder: msgspec.json.Decoder[R], body: bytes | bytearray) -> R:
+    """The request in a JSON body.
+
+    Raises:
+        InvalidJsonError: it is not JSON, or not UTF-8.
+        InvalidRequestError: a field is unknown, missing, or of a wrong type; `field` names it.
+    """
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise _invalid(str(error)) from None
+    except UnicodeDecodeError:
+        raise InvalidJsonError("the body is not valid UTF-8") from None
+    except RecursionError:
+        raise InvalidJsonError("the body is nested too deeply") from None
+    except msgspec.DecodeError as error:
+        detail = "the body is empty" if not body else f"the body is not valid JSON: {error}"
+        raise InvalidJsonError(detail) from None
+
+
+def _invalid(message: str) -> InvalidRequestError:
+    text, separator, path = message.rpartition(" - at `$")
+    if not separator:
+        text, path = message, ""
+    field = path.rstrip("`").lstrip(".")
+    if text.startswith("Object contains unknown field `"):
+        unknown = text.split("`")[1]
+        field = f"{field}.{unknown}" if field else unknown
+        if field in AT_CREATION:
+            return InvalidRequestError(
+                f"{field} belongs to the session and is set when it is made", field=field
+            )
+        return InvalidRequestError(f"there is no field {field!r} here", field=field)
+    if text.startswith("Object missing required field `"):
+        missing = text.split("`")[1]
+        field = f"{field}.{missing}" if field else missing
+        return InvalidRequestError(f"the field {field!r} is missing", field=field)
+    text = text.replace("`", "")
+    return InvalidRequestError(f"{field}: {text}" if field else text, field=field)
+
+
+def execution_spec(
+    request: ExecuteRequest, settings: Settings, execution: str, *, grace_s: float
+) -> ExecutionSpec:
+    """What the supervisor is asked to run. Raises for everything that cannot be run as asked."""
+    code = request.code
+    if _bytes("code", code) > settings.code_bytes:
+        raise TooLargeError(
+            f"the code is longer than {settings.code_bytes} bytes", limit_bytes=settings.code_bytes
+        )
+    if "\0" in code:
+        raise InvalidRequestError("code: Python source cannot hold NUL characters", field="code")
+    if not code.strip():
+        raise InvalidRequestError("code: there is nothing to run", field="code")
+    stdin = request.stdin
+    if stdin and _bytes("stdin", stdin) > settings.stdin_bytes:
+        raise TooLargeError(
+            f"stdin is longer than {settings.stdin_bytes} bytes", limit_bytes=settings.stdin_bytes
+        )
+    if request.env:
+        _check_env(request.env, settings.env_bytes)
+    timeout_s = settings.timeout_s
+    if request.timeout_s is not None:
+        timeout_s = _at_most("timeout_s", request.timeout_s, settings.max_timeout_s)
+    output_bytes = settings.output_bytes
+    if request.output_bytes is not None:
+        output_bytes = int(_at_most("output_bytes", request.output_bytes, settings.max_output_bytes))
+    cpu_s = 0.0
+    if request.cpu_s is not None:
+        cpu_s = _at_most("cpu_s", request.cpu_s, settings.max_timeout_s)
+    return ExecutionSpec(
+        id=execution,
+        code=code,
+        stdin=stdin,
+        env=request.env,
+        timeout_s=timeout_s,
+        grace_s=grace_s,
+        cpu_s=cpu_s,
+        output_bytes=output_bytes,
+        results_bytes=settings.results_bytes,
+    )
+
+
+def sandbox_spec(
+    request: ExecuteOnceRequest | SandboxFields, settings: Settings, *, owner: str, one_shot: bool
+) -> SandboxSpec:
+    """The sandbox that is asked for. Raises InvalidRequestError for one that is too large."""
+    memory_mb, processes, workspace_mb = settings.memory_mb, settings.processes, settings.workspace_mb
+    if request.memory_mb is not None:
+        memory_mb = int(_at_most("memory_mb", request.memory_mb, settings.max_memory_mb, least=64))
+    if request.processes is not None:
+        processes = int(_at_most("processes", request.processes, settings.max_processes, least=4))
+    if request.workspace_mb is not None:
+        workspace_mb = int(_at_most("workspace_mb", request.workspace_mb, settings.max_workspace_mb))
+    return SandboxSpec(
+        environment=settings.environment if request.environment is None else request.environment,
+        memory_bytes=memory_mb * MIB,
+        processes=processes,
+        workspace_bytes=workspace_mb * MIB,
+        workspace_inodes=settings.workspace_inodes,
+        owner=owner,
+        one_shot=one_shot,
+    )
+
+
+def lifetime(request: SessionRequest, settings: Settings) -> tuple[float, float]:
+    """Seconds until an idle session ends, and until any session ends."""
+    idle_s = settings.idle_timeout_s
+    if request.idle_timeout_s is not None:
+        idle_s = _at_most("idle_timeout_s", request.idle_timeout_s, settings.max_age_s)
+    age_s = settings.max_age_s
+    if request.max_age_s is not None:
+        age_s = _at_most("max_age_s", request.max_age_s, settings.max_age_s)
+    return idle_s, age_s
+
+
+def contents(request: ExecuteRequest, workspace_bytes: int) -> dict[str, bytes]:
+    """The request's files as bytes, every path checked. Raises before anything is written."""
+    if len(request.files) > MAX_FILES:
+        raise InvalidRequestError(f"files: more than {MAX_FILES} files", field="files")
+    result: dict[str, bytes] = {}
+    total = 0
+    for path, content in request.files.items():
+        check_path(path)
+        try:
+            raw = content.base64 if isinstance(content, Binary) else content.encode()
+        except UnicodeEncodeError:
+            raise InvalidRequestError(
+                f"files: the text of {path!r} is not valid Unicode", field="files"
+            ) from None
+        total += len(raw)
+        result[path] = raw
+    if total > workspace_bytes:
+        raise TooLargeError(
+            f"the files have {total} bytes, the workspace has room for {workspace_bytes}",
+            limit_bytes=workspace_bytes,
+        )
+    return result
+
+
+def check_path(path: str) -> None:
+    """Raises InvalidPathError for what cannot name a file in a workspace."""
+    problem = protocol.check_path(path)
+    if problem is not None:
+        raise InvalidPathError(f"the path {path[:200]!r} {problem}", path=path[:200])
+
+
+def _check_env(env: dict[str, str], limit_bytes: int) -> None:
+    total = 0
+    for name, value in env.items():
+        if not name or "=" in name or "\0" in name or "\0" in value:
+            raise InvalidRequestError(
+                f"env: {name[:100]!r} cannot be set: names are not empty and hold no '=', "
+                "and neither names nor values hold NUL",
+                field="env",
+            )
+        total += _bytes("env", name) + _bytes("env", value)
+    if total > limit_bytes:
+        raise TooLargeError(f"env has {total} bytes, the limit is {limit_bytes}", limit_bytes=limit_bytes)
+
+
+def _at_most(field: str, value: float, limit: float, *, least: float = 0) -> float:
+    if value > limit:
+        raise InvalidRequestError(
+            f"{field}: the most is {limit:g}, got {value:g}", field=field, maximum=limit
+        )
+    if value < least:
+        raise InvalidRequestError(
+            f"{field}: the least is {least:g}, got {value:g}", field=field, minimum=least
+        )
+    return value
+
+
+def _bytes(field: str, text: str) -> int:
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError:  # not from JSON, where it is refused earlier, but from a caller in Python
+        raise InvalidRequestError(f"{field}: the text holds a lone surrogate", field=field) from None

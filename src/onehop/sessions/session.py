@@ -1,0 +1,170 @@
+"""What the gateway knows about one session. State only: who changes it is the engine."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import Literal
+
+import msgspec
+
+from onehop.config import MIB
+from onehop.protocol import Entry
+from onehop.sessions.answers import SandboxLimits, SessionInfo
+from onehop.sessions.run import Run
+from onehop.store import SessionRow
+from onehop.supervisor.client import Porter
+from onehop.supervisor.messages import SandboxInfo, SandboxSpec
+
+EndReason = Literal[
+    "deleted",
+    "expired",
+    "restarted",
+    "killed",
+    "timeout",
+    "out_of_memory",
+    "output_limit",
+    "kernel_died",
+    "protocol_error",
+    "outcome_unknown",
+]
+
+ENDS: dict[str, str] = {
+    "deleted": "the session was deleted",
+    "expired": "the session was not used for too long, or was too old",
+    "restarted": "the session was lost when the server was started again",
+    "killed": "the session's sandbox was ended",
+    "timeout": "the session ended because its code did not stop at the deadline",
+    "out_of_memory": "the session ended because its code needed more memory than it may have",
+    "output_limit": "the session ended because its output filled the workspace",
+    "kernel_died": "the session ended because its interpreter died",
+    "protocol_error": "the session ended because its interpreter was tampered with",
+    "outcome_unknown": "the session was lost when the server was started again",
+}
+"""Why a session has ended, for people."""
+
+
+class StoredSettings(msgspec.Struct):
+    """What of a session is stored as one document."""
+
+    limits: SandboxLimits
+    idle_timeout_s: float
+    max_age_s: float
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(StoredSettings).decode
+
+
+class Session:
+    """A live session.
+
+    Attributes:
+        run: what is executing; None while idle.
+        listing: files at the last look, or None when nobody has looked since a restart of the gateway.
+        porter: kept open for listings; only the one execution that runs may use it.
+        transfers: file operations under way for clients.
+    """
+
+    __slots__ = (
+        "created_at",
+        "environment",
+        "id",
+        "isolation",
+        "last_used_s",
+        "listing",
+        "owner",
+        "porter",
+        "run",
+        "sandbox",
+        "settings",
+        "transfers",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        settings: StoredSettings,
+        box: SandboxInfo,
+        *,
+        owner: str,
+        created_at: float,
+        fresh: bool,
+    ) -> None:
+        self.id = name
+        self.owner = owner
+        self.sandbox = box.id
+        self.environment = box.environment
+        self.isolation = box.isolation
+        self.settings = settings
+        self.created_at = created_at
+        self.last_used_s = time.monotonic()
+        self.run: Run | None = None
+        self.listing: dict[str, Entry] | None = {} if fresh else None
+        self.porter: Porter | None = None
+        self.transfers = 0
+
+    @property
+    def workspace_bytes(self) -> int:
+        return self.settings.limits.workspace_mb * MIB
+
+    def touch(self) -> None:
+        """Somebody uses it."""
+        self.last_used_s = time.monotonic()
+
+    def knows(self, entry: Entry) -> None:
+        """A file that did not come from its code."""
+        if self.listing is not None:
+            self.listing[entry.path] = entry
+
+    def expired(self) -> bool:
+        """Too old, or unused for too long; what runs or is transferred counts as use."""
+        if time.time() - self.created_at > self.settings.max_age_s:
+            return True
+        if self.run is not None or self.transfers:
+            return False
+        return time.monotonic() - self.last_used_s > self.settings.idle_timeout_s
+
+    def close_porter(self) -> None:
+        porter, self.porter = self.porter, None
+        if porter is not None:
+            porter.close()
+
+    def info(self) -> SessionInfo:
+        idle_until = time.time() + self.settings.idle_timeout_s - (time.monotonic() - self.last_used_s)
+        return SessionInfo(
+            id=self.id,
+            status="idle" if self.run is None else "busy",
+            environment=self.environment,
+            created_at=_timestamp(self.created_at),
+            expires_at=_timestamp(min(idle_until, self.created_at + self.settings.max_age_s)),
+            idle_timeout_s=self.settings.idle_timeout_s,
+            max_age_s=self.settings.max_age_s,
+            limits=self.settings.limits,
+            isolation=self.isolation,
+        )
+
+    def row(self) -> SessionRow:
+        return SessionRow(
+            self.id, self.owner, self.sandbox, self.environment, _encode(self.settings), self.created_at
+        )
+
+
+def restored(row: SessionRow, box: SandboxInfo) -> Session:
+    """The session of a stored row, whose sandbox is alive."""
+    return Session(
+        row.id, _decode(row.settings), box, owner=row.owner, created_at=row.created_at, fresh=False
+    )
+
+
+def limits_of(spec: SandboxSpec) -> SandboxLimits:
+    return SandboxLimits(
+        memory_mb=spec.memory_bytes // MIB,
+        processes=spec.processes,
+        workspace_mb=spec.workspace_bytes // MIB,
+        workspace_inodes=spec.workspace_inodes,
+    )
+
+
+def _timestamp(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,6 @@
+"""What outlives a gateway: sessions, executions with their results, events. No HTTP, no sandboxes in here."""
+
+from onehop.store.records import Finished, SessionRow, StoredExecution
+from onehop.store.store import Store
+
+__all__ = ["Finished", "SessionRow", "Store", "StoredExecution"]

@@ -1,0 +1,48 @@
+"""What goes into the store and comes out of it. Times are seconds since 1970."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRow:
+    """A session. `settings` is a JSON document of its owner's choice; `reason` says why it ended."""
+
+    id: str
+    owner: str
+    sandbox: str
+    environment: str
+    settings: bytes
+    created_at: float
+    ended_at: float | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """An execution with its result.
+
+    Args:
+        encode: gives the answer's document and the packed events; called on the writer's thread.
+    """
+
+    id: str
+    session: str | None
+    status: str
+    started_at: float
+    ended_at: float
+    encode: Callable[[], tuple[bytes, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredExecution:
+    """`document` and `events` are None as long as the status is `running`."""
+
+    id: str
+    session: str | None
+    status: str
+    started_at: float
+    document: bytes | None
+    events: bytes | None

@@ -1,0 +1,149 @@
+"""The store as the engine sees it: writes that never wait, reads that do not block the loop."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
+from pathlib import Path
+from typing import TypeVar
+
+from sqlalchemy import ColumnElement, Connection, select
+from sqlalchemy.exc import DBAPIError
+
+from onehop.errors import QuotaExceededError, UnavailableError
+from onehop.store import writer
+from onehop.store.database import is_full, open_database
+from onehop.store.records import Finished, SessionRow, StoredExecution
+from onehop.store.tables import executions, sessions
+
+T = TypeVar("T")
+
+
+class Store:
+    """Owned by one event loop. Make it with `open`; `close` writes what is left.
+
+    Attributes:
+        on_stored: called on the loop with ids of executions whose results are committed.
+    """
+
+    def __init__(self, url: str, state: Path) -> None:
+        self.on_stored: Callable[[list[str]], None] = lambda _: None
+        self._loop = asyncio.get_running_loop()
+        self._engine = open_database(url, state)
+        self._readers = ThreadPoolExecutor(1, thread_name_prefix="store-reader")
+        with self._engine.connect() as connection:
+            running = set(
+                connection.execute(select(executions.c.id).where(executions.c.status == "running")).scalars()
+            )
+        self._writer = writer.Writer(self._engine, self._stored, running)
+
+    @classmethod
+    def open(cls, url: str, state: Path) -> Store:
+        """Opens (and migrates) the database; see `open_database`. Call it on the loop that will use it."""
+        return cls(url, state)
+
+    def close(self) -> None:
+        self._writer.close()
+        self._readers.shutdown()
+        self._engine.dispose()
+
+    def check_writable(self) -> None:
+        """Raises QuotaExceededError while the disk is full, UnavailableError while writing fails."""
+        if not self._writer.problem:
+            return
+        if self._writer.problem == "full":
+            raise QuotaExceededError(
+                "the server's disk is full; new work is refused until there is room, reads go on"
+            )
+        raise UnavailableError("the server's database cannot be written; its log has the reason")
+
+    # --- executions ---------------------------------------------------------------------------------
+
+    def started(self, execution: str, session: str | None, started_at: float) -> None:
+        self._writer.started(execution, session, started_at)
+
+    def withdrawn(self, execution: str) -> None:
+        self._writer.withdrawn(execution)
+
+    def finished(self, record: Finished) -> None:
+        self._writer.finished(record)
+
+    async def execution(self, name: str) -> StoredExecution | None:
+        found = await self._read(_executions(executions.c.id == name))
+        return found[0] if found else None
+
+    async def running(self) -> list[StoredExecution]:
+        """Executions of which only the start is known."""
+        return await self._read(_executions(executions.c.status == "running"))
+
+    # --- sessions -----------------------------------------------------------------------------------
+
+    async def add_session(self, row: SessionRow) -> None:
+        """Returns when the row is committed. Raises QuotaExceededError, UnavailableError."""
+        future = self._writer.job(writer.add_session(row), wait=True)
+        assert future is not None
+        try:
+            await asyncio.wrap_future(future)
+        except DBAPIError as error:
+            if is_full(error):
+                raise QuotaExceededError("the server's disk is full; no session can be made") from error
+            raise UnavailableError(
+                "the server's database cannot be written; its log has the reason"
+            ) from error
+
+    def end_session(self, session: str, reason: str) -> None:
+        self._writer.job(writer.end_session(session, reason, time.time()))
+
+    async def session(self, name: str) -> SessionRow | None:
+        found = await self._read(_sessions(sessions.c.id == name))
+        return found[0] if found else None
+
+    async def live_sessions(self) -> list[SessionRow]:
+        return await self._read(_sessions(sessions.c.ended_at.is_(None)))
+
+    # --- both ---------------------------------------------------------------------------------------
+
+    def prune(self, *, before: float, limit_bytes: int) -> None:
+        """Forgets what is older than `before`, and the oldest results beyond `limit_bytes` in all."""
+        self._writer.job(writer.prune(before, limit_bytes))
+
+    async def flush(self) -> None:
+        """Returns when everything that was written before is committed (or refused)."""
+        future = self._writer.job(lambda _: None, wait=True)
+        assert future is not None
+        try:
+            await asyncio.wrap_future(future)
+        except DBAPIError:
+            self.check_writable()
+
+    def _stored(self, ids: list[str]) -> None:
+        try:
+            self._loop.call_soon_threadsafe(lambda: self.on_stored(ids))
+        except RuntimeError:
+            pass  # the loop is closed; the next gateway finds the results in the database
+
+    async def _read(self, read: Callable[[Connection], T]) -> T:
+        def run() -> T:
+            with self._engine.connect() as connection:
+                return read(connection)
+
+        try:
+            return await self._loop.run_in_executor(self._readers, run)
+        except DBAPIError as error:
+            raise UnavailableError("the server's database cannot be read; its log has the reason") from error
+
+
+_EXECUTION = select(*(executions.c[field.name] for field in fields(StoredExecution)))
+
+
+def _executions(where: ColumnElement[bool]) -> Callable[[Connection], list[StoredExecution]]:
+    query = _EXECUTION.where(where)
+    return lambda connection: [StoredExecution(**row) for row in connection.execute(query).mappings()]
+
+
+def _sessions(where: ColumnElement[bool]) -> Callable[[Connection], list[SessionRow]]:
+    query = select(sessions).where(where)
+    return lambda connection: [SessionRow(**row) for row in connection.execute(query).mappings()]

@@ -1,0 +1,36 @@
+"""The tables. A change here needs a migration beside it; a test compares the two."""
+
+from __future__ import annotations
+
+from sqlalchemy import Column, Float, Index, Integer, LargeBinary, MetaData, String, Table
+
+metadata = MetaData()
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("owner", String(64), nullable=False),
+    Column("sandbox", String(64), nullable=False),
+    Column("environment", String(255), nullable=False),
+    Column("settings", LargeBinary, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("ended_at", Float, nullable=True),
+    Column("reason", String(64), nullable=True),
+    Index("sessions_ended_at", "ended_at"),
+)
+
+executions = Table(
+    "executions",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("session", String(64), nullable=True),
+    Column("status", String(32), nullable=False),
+    Column("started_at", Float, nullable=False),
+    Column("ended_at", Float, nullable=True),
+    Column("document", LargeBinary, nullable=True),
+    Column("events", LargeBinary, nullable=True),
+    Column("stored_bytes", Integer, nullable=False),
+    Index("executions_started_at", "started_at"),
+    Index("executions_status", "status"),
+)

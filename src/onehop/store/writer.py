@@ -1,0 +1,257 @@
+"""The one thread that writes to the database, in batches. It must never make a request wait for a commit.
+
+An execution is written when it starts and when it ends; one that ends within the same batch is
+written once. What cannot be written stays in the batch and is tried again; meanwhile `problem` says
+why, and the engine refuses new work.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+from sqlalchemy import Connection, Engine, bindparam, delete, func, insert, select, update
+from sqlalchemy.exc import DBAPIError
+
+from onehop.store.database import is_full
+from onehop.store.records import Finished, SessionRow
+from onehop.store.tables import executions, sessions
+
+BATCH_S = 0.05
+RETRY_S = 1.0
+PRUNE_ROWS = 200
+
+log = logging.getLogger("onehop.store")
+
+Job = Callable[[Connection], None]
+
+
+class Batch:
+    """What is to be committed next."""
+
+    def __init__(self) -> None:
+        self.started: dict[str, dict[str, Any]] = {}
+        self.withdrawn: set[str] = set()
+        self.finished: dict[str, Finished] = {}
+        self.jobs: list[tuple[Job, Future[None] | None]] = []
+
+    def __bool__(self) -> bool:
+        return bool(self.started or self.withdrawn or self.finished or self.jobs)
+
+
+class Writer:
+    """Methods may be called from any thread.
+
+    Args:
+        on_stored: called on the writer's thread with the ids of executions whose results are committed.
+    """
+
+    def __init__(self, engine: Engine, on_stored: Callable[[list[str]], None], running: set[str]) -> None:
+        self.problem = ""
+        """Empty, `full` or `failed`."""
+        self._engine = engine
+        self._on_stored = on_stored
+        self._queue: deque[tuple[str, Any]] = deque()
+        self._wake = threading.Event()
+        self._urgent = threading.Event()
+        self._closing = False
+        self._batch = Batch()
+        self._in_database = running
+        """Executions with a row that says `running`."""
+        self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
+        self._thread.start()
+
+    def started(self, execution: str, session: str | None, started_at: float) -> None:
+        self._put("started", {"id": execution, "session": session, "started_at": started_at})
+
+    def withdrawn(self, execution: str) -> None:
+        """The execution was refused before it began: there is nothing to remember."""
+        self._put("withdrawn", execution)
+
+    def finished(self, record: Finished) -> None:
+        self._put("finished", record)
+
+    def job(self, job: Job, *, wait: bool = False) -> Future[None] | None:
+        """Another statement. With `wait` it is committed at once, and a failure drops it and is raised."""
+        future: Future[None] | None = Future() if wait else None
+        self._put("job", (job, future))
+        if wait:
+            self._urgent.set()
+        return future
+
+    def close(self, timeout_s: float = 3.0) -> None:
+        """Writes what is left, once."""
+        self._closing = True
+        self._urgent.set()
+        self._wake.set()
+        self._thread.join(timeout_s)
+
+    def _put(self, kind: str, value: Any) -> None:
+        self._queue.append((kind, value))
+        # Setting an event that is set already costs a lock; a look does not.
+        if not self._wake.is_set():
+            self._wake.set()
+
+    def _run(self) -> None:
+        with self._engine.connect() as connection:
+            while True:
+                self._wake.wait(RETRY_S if self._batch else None)
+                self._urgent.wait(RETRY_S if self.problem else BATCH_S)
+                self._wake.clear()
+                self._urgent.clear()
+                self._drain()
+                if self._batch:
+                    self._commit(connection)
+                if self._closing and not self._queue:
+                    break
+        if self._batch:
+            log.error("%d results could not be stored", len(self._batch.finished))
+
+    def _drain(self) -> None:
+        batch = self._batch
+        while self._queue:
+            kind, value = self._queue.popleft()
+            if kind == "finished":
+                batch.started.pop(value.id, None)
+                batch.finished[value.id] = value
+            elif kind == "started":
+                batch.started[value["id"]] = value
+            elif kind == "withdrawn":
+                if batch.started.pop(value, None) is None:
+                    batch.withdrawn.add(value)
+            else:
+                batch.jobs.append(value)
+
+    def _commit(self, connection: Connection) -> None:
+        batch = self._batch
+        try:
+            for job, _ in batch.jobs:
+                job(connection)
+            written = self._write_executions(connection, batch)
+            connection.commit()
+        except DBAPIError as error:
+            connection.rollback()
+            self.problem = "full" if is_full(error) else "failed"
+            log.error("the database cannot be written: %s", error.orig)
+            for _, future in batch.jobs:
+                if future is not None:
+                    future.set_exception(error)
+            batch.jobs = [(job, future) for job, future in batch.jobs if future is None]
+            return
+        if self.problem:
+            log.warning("the database can be written again")
+        self.problem = ""
+        self._batch = Batch()
+        self._in_database.update(batch.started)
+        self._in_database.difference_update(batch.finished, batch.withdrawn)
+        for _, future in batch.jobs:
+            if future is not None:
+                future.set_result(None)
+        if written:
+            self._on_stored(written)
+
+    def _write_executions(self, connection: Connection, batch: Batch) -> list[str]:
+        if batch.started:
+            fresh = [
+                {**row, "status": "running", "stored_bytes": 0}
+                for row in batch.started.values()
+                if row["id"] not in self._in_database
+            ]
+            if fresh:
+                connection.execute(insert(executions), fresh)
+        if batch.withdrawn:
+            connection.execute(delete(executions).where(executions.c.id.in_(batch.withdrawn)))
+        inserts, updates = [], []
+        for record in batch.finished.values():
+            row = _row(record)
+            if record.id in self._in_database:
+                updates.append({**row, "key": row["id"]})
+            else:
+                inserts.append(row)
+        if inserts:
+            connection.execute(insert(executions), inserts)
+        if updates:
+            connection.execute(_UPDATE, updates)
+        return list(batch.finished)
+
+
+_UPDATE = (
+    update(executions)
+    .where(executions.c.id == bindparam("key"))
+    .values({name: bindparam(name) for name in ("status", "ended_at", "document", "events", "stored_bytes")})
+)
+
+
+def _row(record: Finished) -> dict[str, Any]:
+    document, events = record.encode()
+    return {
+        "id": record.id,
+        "session": record.session,
+        "status": record.status,
+        "started_at": record.started_at,
+        "ended_at": record.ended_at,
+        "document": document,
+        "events": events,
+        "stored_bytes": len(document) + len(events),
+    }
+
+
+def add_session(row: SessionRow) -> Job:
+    def job(connection: Connection) -> None:
+        connection.execute(
+            insert(sessions).values(
+                id=row.id,
+                owner=row.owner,
+                sandbox=row.sandbox,
+                environment=row.environment,
+                settings=row.settings,
+                created_at=row.created_at,
+            )
+        )
+
+    return job
+
+
+def end_session(session: str, reason: str, ended_at: float) -> Job:
+    def job(connection: Connection) -> None:
+        connection.execute(
+            update(sessions)
+            .where(sessions.c.id == session, sessions.c.ended_at.is_(None))
+            .values(ended_at=ended_at, reason=reason)
+        )
+
+    return job
+
+
+def prune(before: float, limit_bytes: int) -> Job:
+    """Forgets executions that started before `before`, then the oldest until the rest fits `limit_bytes`."""
+
+    def job(connection: Connection) -> None:
+        over = executions.c.status != "running"
+        connection.execute(delete(executions).where(executions.c.started_at < before, over))
+        connection.execute(delete(sessions).where(sessions.c.ended_at < before))
+        total = connection.execute(select(func.coalesce(func.sum(executions.c.stored_bytes), 0))).scalar_one()
+        while total > limit_bytes:
+            oldest = (
+                select(executions.c.id, executions.c.stored_bytes)
+                .where(over)
+                .order_by(executions.c.started_at)
+                .limit(PRUNE_ROWS)
+            )
+            doomed = []
+            for name, size in connection.execute(oldest):
+                if total <= limit_bytes:
+                    break
+                doomed.append(name)
+                total -= size
+            if not doomed:
+                break
+            connection.execute(delete(executions).where(executions.c.id.in_(doomed)))
+        if connection.dialect.name == "sqlite":
+            connection.exec_driver_sql("PRAGMA incremental_vacuum(1000)")
+
+    return job
