@@ -48,9 +48,11 @@ def main() -> int:
     target: Path | None = options.write or (RESULTS if full else None)
     started = time.monotonic()
     rows: list[Row] = []
-    before = system.Leftovers.now()
+    traces = None
     try:
         with setup.start(quick=options.quick, with_onehop=not options.peers, say=_say) as what:
+            if what.onehop is not None:
+                traces = system.Traces.of(what.onehop.pid)
             machine = report.machine(what.environment)
             for line in machine:
                 _say(line)
@@ -60,7 +62,7 @@ def main() -> int:
     except ServerFailedError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2
-    left = system.Leftovers.now().since(before)
+    left = traces.left() if traces else []
     for line in left:
         print(f"\nNOT REACHED: after the end of the server there is still {line}")
     if target is not None:

@@ -19,7 +19,11 @@ IDLE_LIMIT_S = 2.0
 
 
 class HttpError(Exception):
-    """A status other than 2xx, or something that is not HTTP."""
+    """A status other than 2xx, or something that is not HTTP (status 0)."""
+
+    def __init__(self, text: str, status: int = 0) -> None:
+        super().__init__(text)
+        self.status = status
 
 
 class Client:
@@ -71,7 +75,8 @@ class Client:
             raise
         self._used_s = time.monotonic()
         if not 200 <= status < 300:
-            raise HttpError(f"{method} {path}: {status} {payload[:500].decode(errors='replace')}")
+            text = payload[:500].decode(errors="replace")
+            raise HttpError(f"{method} {path}: {status} {text}", status)
         return msgspec.json.decode(payload) if payload else None
 
     def post(self, path: str, body: bytes) -> Any:

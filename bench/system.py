@@ -5,14 +5,16 @@ Read from /proc and the file system only, so that it does not believe what the s
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
-PREFIX = "onehop-"
-"""How onehop names its control groups and its folders under /tmp."""
+_TREE = re.compile(r"/(onehop-[0-9a-f]+)(?:/|$)", re.MULTILINE)
+"""A supervisor's own control group in the path of one of its sandboxes."""
 
 
 def children() -> dict[int, list[int]]:
@@ -131,29 +133,6 @@ def open_files(pid: int) -> int:
         return 0
 
 
-def groups() -> list[Path]:
-    """onehop's control groups, in every hierarchy, at whatever depth."""
-    found = []
-    for directory, names, _ in os.walk(CGROUP_ROOT):
-        found += [Path(directory, name) for name in names if name.startswith(PREFIX) or PREFIX in directory]
-    return found
-
-
-def empty_groups() -> list[Path]:
-    """Leaf groups without any process: what a sandbox that is gone left behind."""
-    found = []
-    for group in groups():
-        try:
-            if (
-                not any(entry.is_dir() for entry in group.iterdir())
-                and not (group / "cgroup.procs").read_text()
-            ):
-                found.append(group)
-        except OSError:
-            continue  # removed while we looked
-    return found
-
-
 def mounts(pid: int) -> list[str]:
     """The mount points that a process sees."""
     try:
@@ -163,29 +142,63 @@ def mounts(pid: int) -> list[str]:
     return [line.split()[4] for line in lines]
 
 
-def folders() -> list[str]:
-    """onehop's folders in the directory for temporary files."""
-    import tempfile
-
-    return sorted(entry for entry in os.listdir(tempfile.gettempdir()) if entry.startswith(PREFIX))
-
-
 @dataclass(frozen=True)
-class Leftovers:
-    """What is on the machine at one moment, to compare with another."""
+class Traces:
+    """What one server has outside of its processes, noted while it runs; other servers may run beside it.
 
-    mounts: int
-    groups: frozenset[Path] = field(default_factory=frozenset)
-    folders: frozenset[str] = field(default_factory=frozenset)
+    groups: names of its trees of control groups. runtime: its folder for temporary files.
+    """
+
+    groups: frozenset[str]
+    runtime: str
 
     @classmethod
-    def now(cls) -> Leftovers:
-        return cls(len(mounts(os.getpid())), frozenset(groups()), frozenset(folders()))
+    def of(cls, server_pid: int) -> Traces:
+        names: set[str] = set()
+        for init in sandboxes(server_pid):
+            try:
+                names.update(_TREE.findall(Path(f"/proc/{init}/cgroup").read_text()))
+            except OSError:
+                continue  # it ended while we looked
+        runtimes = [_runtime(pid) for pid in descendants(server_pid)]
+        return cls(frozenset(names), next((path for path in runtimes if path), ""))
 
-    def since(self, before: Leftovers) -> list[str]:
-        """One line per thing that was not there before."""
-        lines = [f"control group {path}" for path in sorted(self.groups - before.groups)]
-        lines += [f"folder {name}" for name in sorted(self.folders - before.folders)]
-        if self.mounts > before.mounts:
-            lines.append(f"{self.mounts - before.mounts} mounts")
+    def directories(self) -> list[Path]:
+        """The control groups that exist now, in every hierarchy."""
+        found = []
+        for directory, names, _ in os.walk(CGROUP_ROOT):
+            inside = self.groups.intersection(Path(directory).parts)
+            found += [Path(directory, name) for name in names if inside or name in self.groups]
+        return found
+
+    def empty_groups(self) -> list[Path]:
+        """Groups of sandboxes without any process: what one that is gone left behind."""
+        found = []
+        for group in self.directories():
+            try:
+                if group.name not in self.groups and not (group / "cgroup.procs").read_text():
+                    found.append(group)
+            except OSError:
+                continue  # removed while we looked
+        return found
+
+    def left(self) -> list[str]:
+        """One line per thing that is still there; for after the server's end."""
+        lines = [f"control group {path}" for path in self.directories()]
+        if self.runtime and os.path.exists(self.runtime):
+            lines.append(f"folder {self.runtime}")
+        lines += [f"mount {point}" for point in mounts(os.getpid()) if self.runtime and self.runtime in point]
         return lines
+
+
+def _runtime(pid: int) -> str:
+    """The folder that a supervisor's shim was told to use, empty for other processes."""
+    try:
+        variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return ""
+    for variable in variables:
+        name, _, value = variable.partition(b"=")
+        if name == b"ONEHOP_SUPERVISOR_SPEC":
+            return str(json.loads(value)["runtime"])
+    return ""
