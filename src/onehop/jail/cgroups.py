@@ -17,6 +17,8 @@ from pathlib import Path
 
 PREFIX = "onehop-"
 CONTROLLERS = ("memory", "pids", "cpu", "cpuacct")
+SOCKETS_SHARE = 16
+"""On v1: buffers of INET sockets may hold this part of a sandbox's memory limit, beside it."""
 
 
 @dataclass(frozen=True)
@@ -215,6 +217,12 @@ class Group:
         if self.tree.has("memory"):
             name = "memory.max" if self._version("memory") == 2 else "memory.limit_in_bytes"
             (self._path("memory") / name).write_text(str(memory_bytes))
+            if self._version("memory") == 1:
+                # v1 counts what TCP and UDP sockets hold apart from the rest, and only where this was written;
+                # without it one sandbox fills the whole machine's share through its loopback.
+                with contextlib.suppress(OSError):
+                    (self._path("memory") / "memory.kmem.tcp.limit_in_bytes").write_text(
+                        str(memory_bytes // SOCKETS_SHARE))
         if self.tree.has("pids"):
             # Two more than the user's: the sandbox's init and a porter.
             (self._path("pids") / "pids.max").write_text(str(processes + 2))

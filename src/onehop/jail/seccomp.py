@@ -65,7 +65,8 @@ def compile_policy(*, cgroup_memory: bool, network_namespace: bool) -> bytes:
                 _rule(program, sc, sc.ALLOW, call)
                 refused.pop(call)
                 continue
-            _rule(program, sc, sc.ALLOW, call, *[_condition(sc, c) for c in conditions])
+            for alternative in _conditions(sc, conditions):
+                _rule(program, sc, sc.ALLOW, call, *alternative)
             refused[call][1].extend(conditions)
         for call, (number, conditions) in refused.items():
             _refuse_rest(program, sc, call, number, conditions)
@@ -83,10 +84,18 @@ def _rule(program: Any, sc: Any, action: int, call: str, *conditions: Any) -> No
     program.add_rule(action, call, *conditions)
 
 
+def _conditions(sc: Any, conditions: list[dict[str, int]]) -> list[list[Any]]:
+    """The rules that together say "every condition fits"."""
+    if len(conditions) == 1 and "differs" in conditions[0]:
+        # The kernel reads such an argument as 32-bit int, so a comparison of all 64 bits could be passed by
+        # setting a high one (TIOCSTI in snapd, CVE-2019-7303). libseccomp has no masked "differs": one rule a bit.
+        index, value = conditions[0]["index"], conditions[0]["differs"]
+        return [[sc.Arg(index, sc.MASKED_EQ, bit, ~value & bit)] for bit in (1 << n for n in range(32))]
+    return [[_condition(sc, condition) for condition in conditions]]
+
+
 def _condition(sc: Any, condition: dict[str, int]) -> Any:
     index = condition["index"]
-    if "differs" in condition:
-        return sc.Arg(index, sc.NE, condition["differs"])
     if "mask" in condition:
         return sc.Arg(index, sc.MASKED_EQ, condition["mask"], condition["equals"])
     return sc.Arg(index, sc.EQ, condition["equals"])
@@ -106,7 +115,7 @@ def _refuse_rest(program: Any, sc: Any, call: str, number: int, conditions: list
     if len(conditions) == 1:
         only = conditions[0]
         if "differs" in only:
-            _rule(program, sc, action, call, sc.Arg(index, sc.EQ, only["differs"]))
+            _rule(program, sc, action, call, sc.Arg(index, sc.MASKED_EQ, LINUX_COMPAT_MASK, only["differs"]))
         elif "mask" in only:
             mask, equals = only["mask"], only["equals"]
             for bit in (1 << n for n in range(32) if mask >> n & 1):

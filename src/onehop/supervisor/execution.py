@@ -30,6 +30,7 @@ class Execution:
         self.output_left = spec.output_bytes
         self.results_left = spec.results_bytes
         self.results = 0
+        self.failed = False
         self.truncated = False
         self.spill_fd = -1
         self.spill_name = ""

@@ -8,6 +8,7 @@ the operating system because we never ask for them.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -18,6 +19,12 @@ from onehop.protocol import FROM_KERNEL, HEADER, HEADER_BYTES, MAX_KERNEL_FRAME_
 READ_BYTES = 262_144
 PIPE_READS_PER_TURN = 16
 """A flood on one pipe must leave turns for the other sandboxes: 16 x 64 KiB, then the loop goes on."""
+FRAMES_PER_TURN = 64
+"""Likewise for frames. Our kernel waits for an answer after every few."""
+MAX_UNREAD_BYTES = 65_536
+"""A kernel that asks and never reads the answers would make us keep them."""
+SO_PASSRIGHTS = 83
+"""asm-generic/socket.h, Linux 6.16."""
 
 
 class Owner(Protocol):
@@ -44,11 +51,17 @@ class Link:
         self._buffer = bytearray()
         self._unsent = bytearray()
         self._paused = False
+        self._more = False
+        self._scheduled = False
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         out_read, out_write = os.pipe2(os.O_CLOEXEC)
         err_read, err_write = os.pipe2(os.O_CLOEXEC)
         self._channel = ours
         ours.setblocking(False)
+        with contextlib.suppress(OSError):
+            # Descriptors are refused when they are sent. Older kernels take them and drop them when we read,
+            # in our time: closing may be slow (see setsockopt in jail/policy/seccomp.toml).
+            ours.setsockopt(socket.SOL_SOCKET, SO_PASSRIGHTS, 0)
         self._pipes = {out_read: "stdout", err_read: "stderr"}
         for fd in self._pipes:
             os.set_blocking(fd, False)
@@ -183,20 +196,37 @@ class Link:
     def _on_channel(self) -> None:
         if not self.alive:
             return
-        try:
-            data = self._channel.recv(READ_BYTES)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        if not data:
-            self._loop.remove_reader(self._channel)
-            self._owner.on_channel_closed(self)
-            return
+        if not self._more:
+            try:
+                data = self._channel.recv(READ_BYTES)
+            except BlockingIOError:
+                return
+            except OSError:
+                data = b""
+            if not data:
+                self._loop.remove_reader(self._channel)
+                self._owner.on_channel_closed(self)
+                return
+            self._buffer += data
+        self._more = False
+        self._take_frames()
+        if self._more and not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        self._scheduled = False
+        if self._more:
+            self._on_channel()
+
+    def _take_frames(self) -> None:
         buffer = self._buffer
-        buffer += data
-        start = 0
+        start = frames = 0
         while self.alive and len(buffer) - start >= HEADER_BYTES:
+            if frames == FRAMES_PER_TURN:
+                self._more = True
+                break
+            frames += 1
             length, kind, execution = HEADER.unpack_from(buffer, start)
             if length > MAX_KERNEL_FRAME_BYTES:
                 self._owner.on_violation(self, f"a frame of {length} bytes")
@@ -206,6 +236,9 @@ class Link:
                 return
             if len(buffer) - start - HEADER_BYTES < length:
                 break
+            if kind == Kind.SYNC and len(self._unsent) > MAX_UNREAD_BYTES:
+                self._owner.on_violation(self, "questions without reading the answers")
+                return
             payload = bytes(memoryview(buffer)[start + HEADER_BYTES : start + HEADER_BYTES + length])
             start += HEADER_BYTES + length
             if kind != Kind.RESULT or not payload or self._is_final(payload):

@@ -15,8 +15,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
-
 from onehop import protocol
 from onehop.errors import InvalidRequestError, SessionBusyError, UnavailableError
 from onehop.jail import cgroups
@@ -359,6 +357,10 @@ class Sandbox:
             case Kind.RESULT:
                 self._take_result(link, execution, payload)
             case Kind.FAILURE:
+                if execution.failed:
+                    self.on_violation(link, "a second failure")
+                    return
+                execution.failed = True
                 execution.add("failure", payload[: 1 << 20])
             case Kind.DONE:
                 self._done(link, execution, payload)
@@ -374,7 +376,7 @@ class Sandbox:
     def _done(self, link: Link, execution: Execution, payload: bytes) -> None:
         try:
             status = protocol.decode_done(payload).status
-        except msgspec.DecodeError as error:
+        except (ValueError, RecursionError) as error:  # DecodeError, UnicodeDecodeError; a million nested lists
             self.on_violation(link, f"an end that cannot be read: {error}")
             return
         if status not in ("ok", "error", "interrupted"):
