@@ -1,0 +1,84 @@
+"""The gateway's process: gives up every privilege, and only then imports and serves the API.
+
+Started by processes.py with `python -m`; it must never import anything of the API before `confine`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+from typing import Any
+
+from onehop.errors import EngineError, OnehopError
+from onehop.jail import service
+
+SUPERVISOR_LOST_EXIT = 75
+"""Tells the master that supervisor and gateway must be started again."""
+
+
+def main() -> int:
+    spec: dict[str, Any] = json.loads(os.environ.pop("ONEHOP_GATEWAY_SPEC"))
+    with os.fdopen(spec["report_fd"], "w") as report:
+        try:
+            found = enter(spec)
+        except OnehopError as error:
+            json.dump({"error": str(error)}, report)
+            return 1
+        json.dump(found, report)
+    return 0 if spec["check_only"] else _serve(spec)
+
+
+def _serve(spec: dict[str, Any]) -> int:
+    import logging
+    import socket
+
+    from onehop import config
+    from onehop.api.serve import EXIT_SUPERVISOR_LOST, serve
+
+    settings = config.load()
+    logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s %(name)s %(message)s")
+    if settings.log_level == "info":
+        for library in ("alembic", "uvicorn"):  # each start would say a dozen times that it went well
+            logging.getLogger(library).setLevel(logging.WARNING)
+    try:
+        code = serve(settings, spec["supervisor_path"], listener=socket.socket(fileno=spec["listen_fd"]))
+    except EngineError as error:
+        print(f"onehop: {error}", file=sys.stderr)
+        return SUPERVISOR_LOST_EXIT
+    except OnehopError as error:
+        print(f"onehop: {error}", file=sys.stderr)
+        return 1
+    return SUPERVISOR_LOST_EXIT if code == EXIT_SUPERVISOR_LOST else code
+
+
+def enter(spec: dict[str, Any]) -> dict[str, Any]:
+    """Gives up what this process does not need; returns the row that the start screen and doctor show."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    uid = spec["uid"]
+    if uid is None:
+        service.confine(parent=spec["parent"])
+        return _row(
+            "weaker", "no capabilities, no new privileges, but the caller's uid and files", "start as root"
+        )
+    covered = service.enter(
+        uid=uid,
+        readable=[*service.interpreter_paths(), *spec["readable"]],
+        writable=spec["writable"],
+        parent=spec["parent"],
+        allow_no_namespaces=spec["allow_no_namespaces"],
+    )
+    if covered is None:
+        return _row("weaker", f"uid {uid}, no capabilities, but it sees every open file", "needs namespaces")
+    hidden = f"; hidden from it: {', '.join(covered)}" if covered else ""
+    return _row("active", f"uid {uid}, no capabilities{hidden}")
+
+
+def _row(state: str, detail: str, advice: str = "") -> dict[str, Any]:
+    return {"name": "gateway", "state": state, "detail": detail, "advice": advice}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,53 @@
+"""Settings as flags of a command: every entry of onehop.config, or those that a command names."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Collection
+from typing import Any
+
+from onehop import config
+
+
+def add_settings(parser: argparse.ArgumentParser, names: Collection[str] | None = None) -> None:
+    """Adds a flag for each setting in `names` (all when None), and --config."""
+    group = parser.add_argument_group("settings (each is also a variable ONEHOP_… and a key of config.toml)")
+    group.add_argument(
+        "--config", metavar="PATH", help="TOML file with settings (default: <home>/config.toml)"
+    )
+    for setting in config.SETTINGS:
+        if names is not None and setting.name not in names:
+            continue
+        text = f"{setting.help} (default: {setting.render(setting.default) or 'none'})".replace("%", "%%")
+        if setting.kind is bool:
+            group.add_argument(
+                setting.flag,
+                dest=setting.name,
+                default=None,
+                action=argparse.BooleanOptionalAction,
+                help=text,
+            )
+        else:
+            group.add_argument(
+                setting.flag, dest=setting.name, default=None, metavar=_metavar(setting), help=text
+            )
+
+
+def load(options: argparse.Namespace, **fixed: Any) -> config.Settings:
+    """The settings from flags, environment and file; raises ConfigurationError.
+
+    Args:
+        fixed: values that the command itself decides.
+    """
+    flags = {name: getattr(options, name, None) for name in ("config", *(s.name for s in config.SETTINGS))}
+    return config.load(flags | fixed)
+
+
+def _metavar(setting: config.Setting) -> str:
+    if setting.choices:
+        return "{" + ",".join(setting.choices) + "}"
+    unit = setting.name.rpartition("_")[2]
+    names: dict[type, str] = {int: "N", float: "N", tuple: "A,B"}
+    return {"s": "SECONDS", "mb": "MIB", "bytes": "BYTES", "days": "DAYS", "url": "URL", "home": "PATH"}.get(
+        unit, names.get(setting.kind, "NAME")
+    )

@@ -1,0 +1,383 @@
+"""The master's part: starts supervisor and gateway side by side, watches both, and ends both.
+
+The gateway may die at any time and is started again; the supervisor keeps the sessions meanwhile, and
+the listening socket stays open here, so clients wait instead of being refused. When the supervisor
+dies, everything is started again. This process must never touch a request.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from onehop.cli.engine import service_uid, supervisor_settings
+from onehop.cli.gateway import SUPERVISOR_LOST_EXIT
+from onehop.config import Settings
+from onehop.errors import ConfigurationError, EngineError, OnehopError
+from onehop.jail import service
+from onehop.supervisor import spawn
+
+if TYPE_CHECKING:
+    from onehop.environments.model import Environment
+
+READY_TIMEOUT_S = 60.0
+GATEWAY_STOP_S = 3.0
+SUPERVISOR_STOP_S = 5.0
+SUPERVISOR_LOST_S = 2.0
+STEADY_S = 30.0
+"""Who has run this long is started again without delay."""
+MAX_DELAY_S = 10.0
+PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "PYTHONDONTWRITEBYTECODE", "ONEHOP_CRASH_AT")
+"""All that a gateway keeps of the caller's environment, besides the settings."""
+
+Report = dict[str, Any]
+
+
+class Readable(Protocol):
+    def fileno(self) -> int: ...
+
+
+class Interrupts:
+    """SIGINT, SIGTERM and SIGHUP as something to wait for; `asked()` once one came."""
+
+    def __init__(self) -> None:
+        self._asked = False
+        self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def __enter__(self) -> Interrupts:
+        self._before = {
+            number: signal.signal(number, self._take)
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        }
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        os.close(self._read)
+        os.close(self._write)
+
+    def _take(self, *_: object) -> None:
+        self._asked = True
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._write, b"!")
+
+    def asked(self) -> bool:
+        return self._asked
+
+    def fileno(self) -> int:
+        return self._read
+
+
+def wait(*what: Readable | int, timeout_s: float | None = None) -> None:
+    """Until one of them can be read (a pidfd: the process has ended), or `timeout_s` seconds passed."""
+    poll = select.poll()
+    for one in what:
+        poll.register(one, select.POLLIN)
+    poll.poll(None if timeout_s is None else max(0.0, timeout_s) * 1000)
+
+
+class Child:
+    """A started process that can be waited for together with others."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self.process = process
+        self.started_s = time.monotonic()
+        self._pidfd = os.pidfd_open(process.pid)
+
+    def fileno(self) -> int:
+        return self._pidfd
+
+    @property
+    def code(self) -> int | None:
+        """None while it runs."""
+        return self.process.poll()
+
+    def how(self) -> str:
+        """How it ended, for people."""
+        code = self.code
+        if code is not None and code < 0:
+            return f"killed by {signal.Signals(-code).name}"
+        return f"exit code {code}"
+
+    def end(self, timeout_s: float) -> None:
+        """SIGTERM, and SIGKILL after `timeout_s` seconds."""
+        if self.code is None:
+            self.process.terminate()
+            try:
+                self.process.wait(timeout_s)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        self.close()
+
+    def close(self) -> None:
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
+
+
+class Gateway(Child):
+    """The gateway's process; `row` is how well it is confined, known soon after the start."""
+
+    def __init__(self, process: subprocess.Popen[bytes], report_fd: int) -> None:
+        super().__init__(process)
+        self._report_fd = report_fd
+        self._row: Report | None = None
+
+    @classmethod
+    def start(cls, settings: Settings, *, listener: socket.socket | None, supervisor: str) -> Gateway:
+        """Starts it; with no `listener` it only shows how well it can be confined, and ends."""
+        uid = service_uid(settings)
+        if uid is not None:
+            try:
+                service.own_directory(settings.state, uid)
+            except OSError as error:
+                raise EngineError(f"the state cannot be kept in {settings.state}: {error}") from error
+        read_fd, write_fd = os.pipe()
+        spec = {
+            "uid": uid,
+            "parent": os.getpid(),
+            "readable": [supervisor] if supervisor else [],
+            "writable": [str(settings.state)],
+            "allow_no_namespaces": settings.allow_no_namespaces,
+            "supervisor_path": supervisor,
+            "listen_fd": listener.fileno() if listener else -1,
+            "report_fd": write_fd,
+            "check_only": listener is None,
+        }
+        variables = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+        variables |= settings.environ() | {
+            "ONEHOP_CONFIG": os.devnull,  # the file has been read, and may be closed to the service user
+            "ONEHOP_GATEWAY_SPEC": json.dumps(spec),
+            "HOME": str(settings.state),
+        }
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-s", "-P", "-m", "onehop.cli.gateway"],
+                env=variables,
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=sys.stderr.fileno(),
+                pass_fds=[write_fd, *([listener.fileno()] if listener else [])],
+                start_new_session=True,  # Ctrl-C is for the master, which then ends everything in order
+            )
+        except OSError as error:
+            os.close(read_fd)
+            raise EngineError(f"the gateway cannot be started: {error}") from error
+        finally:
+            os.close(write_fd)
+        return cls(process, read_fd)
+
+    def row(self, timeout_s: float = 10.0) -> Report:
+        """Its line among the protections. Raises EngineError when it could not be confined."""
+        if self._row is None:
+            raw = b""
+            deadline_s = time.monotonic() + timeout_s
+            while True:
+                wait(self._report_fd, timeout_s=deadline_s - time.monotonic())
+                chunk = os.read(self._report_fd, 65536) if time.monotonic() < deadline_s else b""
+                if not chunk:
+                    break
+                raw += chunk
+            if not raw:
+                raise EngineError(
+                    f"the gateway did not start ({self.how()}); the lines above have the reason"
+                )
+            self._row = json.loads(raw)
+        assert self._row is not None
+        if "error" in self._row:
+            raise EngineError(self._row["error"])
+        return self._row
+
+    def close(self) -> None:
+        super().close()
+        if self._report_fd >= 0:
+            os.close(self._report_fd)
+            self._report_fd = -1
+
+
+class Health:
+    """One request to /healthz, sent at once and answered when the gateway serves."""
+
+    def __init__(self, address: tuple[Any, ...], family: int) -> None:
+        self._socket = socket.socket(family, socket.SOCK_STREAM)
+        self._socket.settimeout(5)
+        self._socket.connect(address[:2])
+        host = f"[{address[0]}]" if family == socket.AF_INET6 else address[0]
+        request = f"GET /healthz HTTP/1.1\r\nHost: {host}:{address[1]}\r\nConnection: close\r\n\r\n"
+        self._socket.sendall(request.encode())
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def healthy(self) -> bool:
+        """Whether the answer that is there to be read says so."""
+        try:
+            return b" 200 " in self._socket.recv(64)
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """The socket that all gateways of this server accept from. Raises ConfigurationError when it is taken."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(address)
+            listener.listen(2048)
+        except BaseException:
+            listener.close()
+            raise
+    except PermissionError:
+        raise ConfigurationError(f"port: {port} is for root only; take another with --port") from None
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot listen on {host} port {port}: {error.strerror}; take another with --port"
+        ) from None
+    return listener
+
+
+class Master:
+    """Runs supervisor and gateway until it is interrupted.
+
+    Args:
+        show: called once both serve, with all rows of protections and the supervisor's report.
+        say: called with a line about everything unusual.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        built: Environment,
+        listener: socket.socket,
+        *,
+        show: Callable[[list[Report], Report], None],
+        say: Callable[[str], None],
+    ) -> None:
+        self._settings = settings
+        self._built = built
+        self._listener = listener
+        self._show = show
+        self._say = say
+        self._served = False
+        self._gateway: Gateway | None = None
+        self._interrupts = Interrupts()
+
+    def run(self) -> None:
+        """Returns after SIGINT, SIGTERM or SIGHUP. Raises OnehopError when the first start fails."""
+        with self._interrupts:
+            delay_s = 0.0
+            while not self._interrupts.asked():
+                started_s = time.monotonic()
+                try:
+                    self._life()
+                    reason = "the supervisor ended, and all sessions with it"
+                except OnehopError as error:
+                    if not self._served:
+                        raise
+                    reason = str(error)
+                if self._interrupts.asked():
+                    return
+                delay_s = _next_delay(delay_s, time.monotonic() - started_s)
+                self._say(f"{reason}; starting everything again" + (f" in {delay_s:g} s" if delay_s else ""))
+                wait(self._interrupts, timeout_s=delay_s)
+
+    def _life(self) -> None:
+        """One supervisor, from its start to its end, with as many gateways as it takes."""
+        handle = spawn.launch(supervisor_settings(self._settings, self._built, for_gateway=True))
+        with contextlib.ExitStack() as stack:
+            stack.callback(handle.stop, timeout_s=SUPERVISOR_STOP_S)
+            supervisor = Child(handle.process)
+            stack.callback(supervisor.close)
+            stack.callback(self._end_gateway)
+            gateway = self._start_gateway(handle.path)
+            if self._wait_ready(handle, gateway):
+                self._show([*handle.report["protections"], gateway.row()], handle.report)
+                self._served = True
+                self._watch(handle.path, supervisor, gateway)
+
+    def _start_gateway(self, supervisor: str) -> Gateway:
+        self._gateway = Gateway.start(self._settings, listener=self._listener, supervisor=supervisor)
+        return self._gateway
+
+    def _end_gateway(self) -> None:
+        if self._gateway is not None:
+            self._gateway.end(GATEWAY_STOP_S)
+
+    def _wait_ready(self, handle: spawn.SupervisorHandle, gateway: Gateway) -> bool:
+        """Until both serve; False when interrupted. Raises EngineError when one of them ended instead."""
+        deadline_s = time.monotonic() + READY_TIMEOUT_S
+        health: Health | None = Health(self._listener.getsockname(), self._listener.family)
+        warm = False
+        try:
+            while not self._interrupts.asked() and time.monotonic() < deadline_s:
+                waiting: list[Readable | int] = [self._interrupts, gateway]
+                waiting += [] if warm else [handle.report_fd]
+                waiting += [health] if health else []
+                wait(*waiting, timeout_s=deadline_s - time.monotonic())
+                if not warm and _ready(handle.report_fd):
+                    handle.wait_ready(timeout_s=5)
+                    warm = True
+                if health and _ready(health):
+                    answered = health.healthy()
+                    health.close()
+                    health = None if answered else Health(self._listener.getsockname(), self._listener.family)
+                if gateway.code is not None:
+                    gateway.row()  # has its reason, if it could not be confined
+                    if not warm:
+                        handle.wait_ready(timeout_s=5)  # the supervisor's reason comes first
+                    raise EngineError(
+                        f"the gateway did not start ({gateway.how()}); the lines above have the reason"
+                    )
+                if warm and health is None:
+                    return True
+        finally:
+            if health:
+                health.close()
+        if self._interrupts.asked():
+            return False
+        raise EngineError(f"the gateway did not answer within {READY_TIMEOUT_S:g} s")
+
+    def _watch(self, path: str, supervisor: Child, gateway: Gateway) -> None:
+        """Until the supervisor ends or we are interrupted."""
+        delay_s = 0.0
+        while True:
+            wait(self._interrupts, supervisor, gateway)
+            if self._interrupts.asked() or supervisor.code is not None:
+                return
+            if gateway.code is None:
+                continue
+            if gateway.code == SUPERVISOR_LOST_EXIT:
+                wait(supervisor, self._interrupts, timeout_s=SUPERVISOR_LOST_S)
+                return
+            delay_s = _next_delay(delay_s, time.monotonic() - gateway.started_s)
+            later = f" in {delay_s:g} s" if delay_s else ""
+            self._say(f"the gateway ended ({gateway.how()}); starting it again{later}, all sessions live on")
+            gateway.close()
+            wait(self._interrupts, supervisor, timeout_s=delay_s)
+            gateway = self._start_gateway(path)
+
+
+def _ready(what: Readable | int) -> bool:
+    return bool(select.select([what], [], [], 0)[0])
+
+
+def _next_delay(delay_s: float, lived_s: float) -> float:
+    return 0.0 if lived_s >= STEADY_S else min(MAX_DELAY_S, delay_s * 2 or 0.1)

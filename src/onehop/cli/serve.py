@@ -1,0 +1,102 @@
+"""`onehop serve`: everything embedded, until Ctrl-C.
+
+This module prepares and tells; the processes are processes.py's. It must print nothing on stdout but
+the start screen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from onehop import __version__
+from onehop.cli import engine, options
+from onehop.config import Settings
+
+if TYPE_CHECKING:
+    import socket
+
+    from onehop.environments.model import Environment
+
+EXAMPLE = '{"code": "import pandas as pd; pd.Series([3, 1, 2]).describe()"}'
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    options.add_settings(parser)
+
+
+def main(arguments: argparse.Namespace) -> int:
+    started_s = time.monotonic()
+    settings = options.load(arguments)
+    from onehop.cli import processes
+
+    with processes.listen(settings.host, settings.port) as listener:
+        built = engine.environment(settings, _say)
+
+        def show(rows: list[dict[str, Any]], report: dict[str, Any]) -> None:
+            print(screen(settings, built, listener, rows, time.monotonic() - started_s), flush=True)
+
+        processes.Master(settings, built, listener, show=show, say=_say).run()
+    _say("ended")
+    return 0
+
+
+def screen(
+    settings: Settings,
+    built: Environment,
+    listener: socket.socket,
+    rows: list[dict[str, Any]],
+    started_s: float,
+) -> str:
+    """The start screen.
+
+    Args:
+        rows: protections as in onehop.supervisor.surroundings.
+        started_s: seconds that the start took.
+    """
+    host, port = listener.getsockname()[:2]
+    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    packages = f"Python {built.python_version}, {len(built.packages)} packages"
+    lines = [
+        f"onehop {__version__} serves on {url} (ready after {started_s:.1f} s)",
+        "",
+        f"  API          {url}/api",
+        f"  docs         {url}/docs",
+        f"  state        {settings.state}",
+        f"  environment  {built.name} ({packages}): {built.path}",
+        "",
+        *protections(rows),
+        "",
+        "  Try:",
+        f"    {curl(url)}",
+        "",
+        "  Ctrl-C ends the server and all its sessions.",
+    ]
+    return "\n".join(lines)
+
+
+def protections(rows: list[dict[str, Any]]) -> list[str]:
+    """The rows in short: names of what is active, and a line for each that is not."""
+    by_state = {
+        state: [row for row in rows if row["state"] == state] for state in ("active", "weaker", "missing")
+    }
+    lines = [f"  active       {', '.join(row['name'] for row in by_state['active']) or 'nothing'}"]
+    for state in ("weaker", "missing"):
+        lines += [f"  {state:<12} {row['name']}: {row['detail']}" for row in by_state[state]]
+    if by_state["weaker"] or by_state["missing"]:
+        lines.append(f"  {'':<12} (onehop doctor says how to get them)")
+    return lines
+
+
+def curl(url: str) -> str:
+    """A command line that works when it is pasted into a shell."""
+    globbing = "-g " if "[" in url else ""
+    header = shlex.quote("Content-Type: application/json")
+    return f"curl -s {globbing}{url}/api/execute -H {header} -d {shlex.quote(EXAMPLE)}"
+
+
+def _say(line: str) -> None:
+    print(f"onehop: {line}", file=sys.stderr, flush=True)
