@@ -29,14 +29,16 @@ class Kind(IntEnum):
 
     EXECUTE = 1
     PROCEED = 2  # answers SYNC: everything written before it has been taken
+    WARM_UP = 3  # run small cells, so that the first real one finds its pages copied; nobody is waiting
     READY = 16
     RESULT = 17
     FAILURE = 18
     SYNC = 19
     DONE = 20
+    WARM = 21  # answers WARM_UP
 
 
-FROM_KERNEL = frozenset({Kind.READY, Kind.RESULT, Kind.FAILURE, Kind.SYNC, Kind.DONE})
+FROM_KERNEL = frozenset({Kind.READY, Kind.RESULT, Kind.FAILURE, Kind.SYNC, Kind.DONE, Kind.WARM})
 
 
 class Execute(msgspec.Struct, omit_defaults=True):

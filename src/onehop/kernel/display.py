@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from IPython.core.displayhook import DisplayHook as BaseDisplayHook
 from IPython.core.displaypub import DisplayPublisher as BaseDisplayPublisher
+from IPython.core.formatters import DisplayFormatter as BaseDisplayFormatter
+
+from onehop.kernel import figures
 
 if TYPE_CHECKING:
     from onehop.kernel.shell import Shell
@@ -20,7 +23,8 @@ MAX_TEXT_CHARS = 4 * 1024 * 1024
 def bundle(data: dict[str, Any]) -> dict[str, str | bytes]:
     """IPython's format data with binary types as bytes and everything else as text."""
     out: dict[str, str | bytes] = {}
-    for mime, value in data.items():
+    for key, value in data.items():
+        mime = str(key)
         if isinstance(value, bytes):
             out[mime] = value
         elif isinstance(value, str):
@@ -36,8 +40,18 @@ def bundle(data: dict[str, Any]) -> dict[str, str | bytes]:
                 out[mime] = json.dumps(value)
             except (TypeError, ValueError):
                 continue
-    return {mime: value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
-            for mime, value in out.items()}
+    # Lone surrogates cannot be sent as UTF-8.
+    return {mime.encode("utf-8", "replace").decode(): value.encode("utf-8", "replace").decode()
+            if isinstance(value, str) else value for mime, value in out.items()}
+
+
+class DisplayFormatter(BaseDisplayFormatter):
+    """Remembers figures that were shown by `display()` or as a value."""
+
+    def format(self, obj: Any, include: Any = None, exclude: Any = None) -> Any:
+        if figures.is_figure(obj):
+            figures.note(obj)
+        return super().format(obj, include, exclude)
 
 
 class DisplayPublisher(BaseDisplayPublisher):
@@ -62,6 +76,14 @@ class DisplayHook(BaseDisplayHook):
 
     def write_output_prompt(self) -> None:
         pass
+
+    def compute_format_data(self, result: Any) -> Any:
+        text = self.shell.shortcuts.text_of(result)
+        if text is not None:
+            return {"text/plain": text}, {}
+        if figures.is_figure(result) and figures.was_shown(result):
+            return {"text/plain": repr(result)}, {}  # plt.show() or display() showed it: once is enough
+        return super().compute_format_data(result)
 
     def write_format_data(self, format_dict: dict[str, Any], md_dict: dict[str, Any] | None = None) -> None:
         self.pending = bundle(format_dict)

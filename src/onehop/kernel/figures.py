@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib.abc
 import importlib.machinery
 import io
-import os
 import sys
 from collections.abc import Sequence
 from types import ModuleType
@@ -22,8 +21,8 @@ if TYPE_CHECKING:
 BACKEND_MODULE = "onehop_figures"
 BACKEND = f"module://{BACKEND_MODULE}"
 _shell: Shell | None = None
-formats: tuple[str, ...] = ("png",)
-"""`png` and/or `svg`."""
+_shown: list[Any] = []
+"""Figures of this cell that are in the answer already."""
 
 
 class _Backend(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -31,6 +30,8 @@ class _Backend(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
                   ) -> importlib.machinery.ModuleSpec | None:
+        if fullname == "matplotlib.pyplot":
+            _select()
         if fullname != BACKEND_MODULE:
             return None
         return importlib.machinery.ModuleSpec(fullname, self)
@@ -42,52 +43,85 @@ class _Backend(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         vars(module).update(FigureCanvas=FigureCanvasAgg, FigureManager=FigureManagerBase, show=show)
 
 
-def register() -> None:
+def register(shell: Shell) -> None:
     """Makes our backend matplotlib's, without importing matplotlib."""
+    global _shell
+    _shell = shell
     if not any(isinstance(finder, _Backend) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Backend())
-    os.environ["MPLBACKEND"] = BACKEND
+    # Not by MPLBACKEND: programs that user code starts inherit it and have no such module.
     if "matplotlib" in sys.modules:
-        import matplotlib
-
-        matplotlib.rcParams["backend"] = BACKEND
+        _select()
         importlib.import_module(BACKEND_MODULE)
 
 
+def _select() -> None:
+    import matplotlib
+
+    matplotlib.rcParams["backend"] = BACKEND
+
+
+def teach(shell: Shell) -> None:
+    """Lets the shell's formatters draw figures; `%config InlineBackend` and set_matplotlib_formats change how."""
+    from matplotlib_inline.config import InlineBackend
+
+    shell.display_formatter.formatters["image/png"].for_type_by_name("matplotlib.figure", "Figure", _png)
+    options = InlineBackend.instance(parent=shell)
+    options.shell = shell
+    shell.configurables.append(options)
+
+
+def _png(figure: Any) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", bbox_inches="tight", facecolor=figure.get_facecolor())
+    return buffer.getvalue()
+
+
+def is_figure(value: object) -> bool:
+    module = sys.modules.get("matplotlib.figure")
+    return module is not None and isinstance(value, module.Figure)
+
+
+def note(figure: Any) -> None:
+    """`figure` is in the answer: it is not shown again when the cell ends."""
+    if not was_shown(figure):
+        _shown.append(figure)
+
+
+def was_shown(figure: Any) -> bool:
+    return any(one is figure for one in _shown)
+
+
 def show(*args: Any, **kwargs: Any) -> None:
-    """`plt.show()`."""
-    if _shell is not None:
-        flush(_shell)
-
-
-def flush(shell: Shell) -> None:
-    """Shows and closes all open figures, in the order in which they were made."""
-    global _shell
-    _shell = shell
+    """`plt.show()`: shows and closes all open figures, in the order in which they were made."""
     helpers = sys.modules.get("matplotlib._pylab_helpers")
     if helpers is None or not helpers.Gcf.figs:
         return
     try:
         for manager in list(helpers.Gcf.get_all_fig_managers()):
-            figure = manager.canvas.figure
-            if figure.axes or figure.lines or figure.texts:
-                _show_figure(shell, figure)
+            _show_figure(manager.canvas.figure)
     finally:
         helpers.Gcf.destroy_all()
 
 
-def render(figure: Any, kind: str) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format=kind, bbox_inches="tight", facecolor=figure.get_facecolor())
-    return buffer.getvalue()
+def flush() -> None:
+    """At the end of a cell: what `show` does, for figures that the cell has not shown itself."""
+    helpers = sys.modules.get("matplotlib._pylab_helpers")
+    if helpers is None or not (helpers.Gcf.figs or _shown):
+        return
+    try:
+        for manager in list(helpers.Gcf.get_all_fig_managers()):
+            if not was_shown(manager.canvas.figure):
+                _show_figure(manager.canvas.figure)
+    finally:
+        helpers.Gcf.destroy_all()
+        _shown.clear()
 
 
-def _show_figure(shell: Shell, figure: Any) -> None:
-    data: dict[str, str | bytes] = {"text/plain": repr(figure)}
-    for kind in formats:
-        if kind == "svg":
-            data["image/svg+xml"] = render(figure, "svg").decode()
-        else:
-            data["image/png"] = render(figure, "png")
-    if shell.channel is not None:
-        shell.channel.display(data)
+def _show_figure(figure: Any) -> None:
+    """Raises what drawing raises."""
+    if _shell is None or _shell.channel is None or len(figure.get_children()) < 2:
+        return  # its background patch is all that it has
+    with _shell.formatting_raises():
+        data, _ = _shell.display_formatter.format(figure)
+    _shell.display_pub.publish(data)

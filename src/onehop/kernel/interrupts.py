@@ -25,6 +25,12 @@ def _on_sigint(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
 
+def restore() -> None:
+    """Undoes what a cell did to the handler: the next one must be stoppable without losing its variables."""
+    if signal.getsignal(signal.SIGINT) is not _on_sigint:
+        signal.signal(signal.SIGINT, _on_sigint)
+
+
 def disarm() -> None:
     """For an interrupt that came while `armed` was being left."""
     global _armed

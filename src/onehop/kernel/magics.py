@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from typing import TYPE_CHECKING
 
 from onehop.kernel import figures
@@ -10,7 +12,14 @@ from onehop.kernel import figures
 if TYPE_CHECKING:
     from onehop.kernel.shell import Shell
 
-WARM_UP: tuple[str, ...] = ("x = [n * n for n in range(10)]\nprint(end='')\nsum(x)",)
+_PLAIN = "x = [n * n for n in range(10)]\nprint(end='')\nsum(x)"
+_PANDAS = "import numpy as np, pandas as pd\nrepr(pd.DataFrame({'n': [1, 2.5], 's': ['a', 'b']}))"
+
+
+def warm_up_cells() -> tuple[str, ...]:
+    """What a waiting kernel runs: a plain cell, and a data frame where pandas is loaded anyway."""
+    return (_PLAIN, _PANDAS) if "pandas" in sys.modules else (_PLAIN,)
+
 
 NO_INSTALL = (
     "Packages cannot be installed from inside a sandbox: it has no network.\n"
@@ -23,24 +32,34 @@ def register(shell: Shell) -> None:
     """Replaces the magics that would need the network or a terminal."""
 
     def refuse_install(line: str) -> None:
-        if line.split()[:1] == ["list"]:
-            _list_packages()
-            return
-        print(NO_INSTALL)
+        answer_command("pip " + line)
+
+    def refuse_editor(line: str) -> None:
+        print("There is no editor and no debugger's prompt here: nobody could answer them.")
 
     def matplotlib_magic(line: str) -> None:
-        figures.register()
+        figures.register(shell)
 
     for name in ("pip", "conda", "mamba", "micromamba", "uv"):
         shell.register_magic_function(refuse_install, "line", name)
+    for name in ("edit", "ed", "debug"):
+        shell.register_magic_function(refuse_editor, "line", name)
     shell.register_magic_function(matplotlib_magic, "line", "matplotlib")
-    # `!pip install x` is what models write more often than %pip.
-    shell.input_transformers_cleanup.append(_pip_through_shell)
 
 
-def _pip_through_shell(lines: list[str]) -> list[str]:
-    return ["%pip " + line[5:] if line.startswith(("!pip ", "!pip3 ")) and line[:5] == "!pip "
-            else "%pip " + line[6:] if line.startswith("!pip3 ") else line for line in lines]
+_INSTALLER = re.compile(r"\s*(?:sudo\s+)?(?:\S*python[\d.]*\s+-m\s+)?(?:uv\s+)?(?:pip[\d.]*|conda|mamba)\s+(?:-\S+\s+)*(\w+)")
+
+
+def answer_command(command: str) -> bool:
+    """Answers a package manager's command, which models write as `!pip install …`; False for any other."""
+    found = _INSTALLER.match(command)
+    if found is None:
+        return False
+    if found[1] in ("list", "freeze"):
+        _list_packages()
+    else:
+        print(NO_INSTALL)
+    return True
 
 
 def _list_packages() -> None:

@@ -8,26 +8,41 @@ server checks; text output does not pass here at all, it goes through the pipes 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import io
 import os
 import socket
+import subprocess
 import sys
+import tempfile
+from collections.abc import Callable
 from typing import Any
 
 from onehop import protocol
-from onehop.kernel import interrupts
+from onehop.kernel import failures, interrupts
 from onehop.kernel import shell as shell_module
-from onehop.protocol import Done, Execute, Failure, Kind, Result
+from onehop.protocol import Done, Execute, Kind, Result
 
 _HIDDEN_VARIABLES = ("GLIBC_TUNABLES", "PYTHONMALLOC", "LD_PRELOAD")
 _shell: shell_module.Shell | None = None
+_libc = ctypes.PyDLL(None)
 
 
-def prepare() -> None:
-    """Builds the shell in the zygote, so that a fork only has to use it."""
+def prepare(home: str) -> None:
+    """Builds in the zygote what every fork would build alike: the shell, the streams, the environment."""
     global _shell
     _shell = shell_module.create()
+    for name in _HIDDEN_VARIABLES:
+        os.environ.pop(name, None)
+    os.environ.update({"HOME": home, "PWD": home})
+    _open_streams()
+    # What C code prints appears line by line, too (stdio.h: _IOLBF is 1).
+    _libc.setvbuf(ctypes.c_void_p.in_dll(_libc, "stdout"), None, 1, 0)
+    # A line that is not finished must not be overtaken by a child's output, nor be written by both.
+    os.register_at_fork(before=flush_streams, after_in_child=_leave_channel)
+    for module, name in ((subprocess, "_fork_exec"), (os, "posix_spawn"), (os, "posix_spawnp"), (os, "system")):
+        setattr(module, name, _flushed(getattr(module, name)))
 
 
 class Channel:
@@ -36,6 +51,8 @@ class Channel:
     def __init__(self, fd: int) -> None:
         self.socket = socket.socket(fileno=fd)
         self.execution = 0
+        self.left = False
+        """True in a process that user code forked: it has no say on the channel."""
 
     def send(self, kind: Kind, payload: bytes = b"") -> None:
         self.socket.sendall(protocol.pack(kind, self.execution, payload))
@@ -61,8 +78,7 @@ class Channel:
         """Sends something displayed, in order with the text: what was printed before comes before it."""
         if not self.execution:
             return  # displayed by a thread after its cell had ended
-        sys.stdout.flush()
-        sys.stderr.flush()
+        flush_streams()
         if not final:
             self.synchronize()
         result = Result(text={mime: value for mime, value in data.items() if isinstance(value, str)},
@@ -85,32 +101,65 @@ class Output(io.TextIOWrapper):
 
     channel: Channel | None = None
     last: Output | None = None
-    owner = 0
 
     def write(self, text: str, /) -> int:
         if Output.last is not self:
             previous, Output.last = Output.last, self
-            if previous is not None and previous.channel is not None and previous.channel.execution \
-                    and os.getpid() == previous.owner:
+            if previous is not None and previous.channel is not None and previous.channel.execution:
                 previous.flush()
                 previous.channel.synchronize()
         return super().write(text)
 
 
-def run(channel_fd: int, home: str, environ: dict[str, str], *, warm: bool) -> None:
+_streams: dict[str, Output] = {}
+
+
+def flush_streams() -> None:
+    """Everything printed so far goes to the pipes; whatever user code has done to sys.stdout."""
+    for name, stream in _streams.items():
+        try:
+            stream.flush()
+            current = getattr(sys, name, None)
+            if current is not stream and current is not None:
+                current.flush()
+        except Exception:  # noqa: BLE001 - closed, or user code's flush
+            continue
+
+
+def _flushed(call: Callable[..., Any]) -> Callable[..., Any]:
+    def flush_and_call(*args: Any, **kwargs: Any) -> Any:
+        flush_streams()
+        return call(*args, **kwargs)
+
+    flush_and_call.__name__ = flush_and_call.__qualname__ = call.__name__
+    flush_and_call.__doc__ = call.__doc__
+    return flush_and_call
+
+
+def _leave_channel() -> None:
+    """A process that user code forked may print, but not speak for the kernel."""
+    channel = Output.channel
+    if channel is not None and not channel.left:
+        channel.left = True
+        channel.execution = 0
+        channel.socket.close()
+        if _shell is not None:
+            _shell.channel = None
+
+
+def run(channel_fd: int, home: str, environ: dict[str, str]) -> None:
     """Serves cells until the supervisor hangs up. Never returns to the caller's code."""
     assert _shell is not None
     shell = _shell
     interrupts.install()
-    for name in _HIDDEN_VARIABLES:
-        os.environ.pop(name, None)
-    os.environ.update({"HOME": home, "PWD": home, **environ})
+    if os.environ["HOME"] != home:
+        os.environ.update({"HOME": home, "PWD": home})
+    os.environ.update(environ)
     channel = Channel(channel_fd)
-    _open_streams(channel)
+    _restore_streams(channel)
+    _open_input("")
     _reseed()
     shell.start(channel, home)
-    if warm:
-        shell.warm_up()
     channel.send(Kind.READY)
     gc.enable()
     while True:
@@ -120,48 +169,96 @@ def run(channel_fd: int, home: str, environ: dict[str, str], *, warm: bool) -> N
             os._exit(0)
         if kind == Kind.EXECUTE:
             _execute(shell, channel, execution, protocol.decode_execute(payload))
+        elif kind == Kind.WARM_UP:
+            shell.warm_up()
+            channel.send(Kind.WARM)
 
 
-def _open_streams(channel: Channel) -> None:
+def _open_streams() -> None:
+    """Makes the stream objects for descriptors 1 and 2 while these are pipes, as they will be in every fork."""
+    read, write = os.pipe()
+    try:
+        for name, fd in (("stdout", 1), ("stderr", 2)):
+            kept = os.dup(fd)
+            os.dup2(write, fd)
+            _streams[name] = _new_stream(fd)
+            os.dup2(kept, fd)
+            os.close(kept)
+    finally:
+        os.close(read)
+        os.close(write)
+
+
+def _new_stream(fd: int) -> Output:
+    raw = io.FileIO(fd, "w", closefd=False)
+    return Output(io.BufferedWriter(raw, 8192), encoding="utf-8", errors="backslashreplace", line_buffering=True)
+
+
+def _restore_streams(channel: Channel) -> None:
+    """sys.stdout and sys.stderr are ours at the beginning of every cell, whatever the one before did to them."""
     Output.channel = channel
-    Output.owner = os.getpid()
-    sys.stdin = io.StringIO()
-    for name, fd in (("stdout", 1), ("stderr", 2)):
-        raw = io.FileIO(fd, "w", closefd=False)
-        stream = Output(io.BufferedWriter(raw, 8192), encoding="utf-8", errors="backslashreplace", line_buffering=True)
-        setattr(sys, name, stream)
-        setattr(sys, f"__{name}__", stream)
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        stream = _streams[name]
+        if stream.closed:
+            stream = _streams[name] = _new_stream(number)
+        if getattr(sys, name, None) is not stream:
+            setattr(sys, name, stream)
+            setattr(sys, f"__{name}__", stream)
+
+
+def _open_input(text: str) -> None:
+    sys.stdin = io.StringIO(text)
 
 
 def _reseed() -> None:
     """Forks of one zygote must not draw the same random numbers (random reseeds itself after a fork)."""
     numpy = sys.modules.get("numpy")
     if numpy is not None:
-        numpy.random.seed(None)
+        numpy.random.seed(numpy.frombuffer(os.urandom(64), numpy.uint32))
 
 
 def _execute(shell: shell_module.Shell, channel: Channel, execution: int, request: Execute) -> None:
     channel.execution = execution
     Output.last = None
-    sys.stdin = io.StringIO(request.stdin)
-    before = _set_environ(request.env)
-    status, failure = "ok", None
+    _restore_streams(channel)
+    interrupts.restore()
+    if request.stdin:
+        _open_input(request.stdin)
+    before: dict[str, Any] = {}
+    error: BaseException | None
     try:
-        try:
-            failure = shell.run(request.code)
-        except KeyboardInterrupt:
-            interrupts.disarm()
-            failure = Failure(name="KeyboardInterrupt", value="", traceback="KeyboardInterrupt")
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(Exception):
-                stream.flush()
-        if failure is not None:
-            status = "interrupted" if failure.name == "KeyboardInterrupt" else "error"
-            channel.send(Kind.FAILURE, protocol.encode(failure))
-    finally:
+        before = _set_environ(request.env)
+        error = shell.run(request.code)
+    except (Exception, KeyboardInterrupt) as problem:  # noqa: BLE001 - user code reached into ours; the kernel goes on
+        interrupts.disarm()
+        error = problem
+    flush_streams()
+    _libc.fflush(None)
+    if channel.left:
+        _end_child(error)
+    status = "ok"
+    if error is not None:
+        status = "interrupted" if isinstance(error, KeyboardInterrupt) else "error"
+        channel.send(Kind.FAILURE, protocol.encode(failures.describe(error)))
+    if before:
         _restore_environ(before)
+    if request.stdin or sys.stdin.closed:
+        _open_input("")
     channel.send(Kind.DONE, protocol.encode(Done(status=status, count=shell.count)))
     channel.execution = 0
+
+
+def _end_child(error: BaseException | None) -> None:
+    """A process that user code forked has come to the end of the cell: it ends as a program would."""
+    code = 0
+    if isinstance(error, SystemExit) and isinstance(error.code, int):
+        code = error.code
+    elif error is not None:
+        code = 1
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(failures.describe(error).traceback + "\n")
+            sys.stderr.flush()
+    os._exit(code & 0xFF)
 
 
 def _set_environ(env: dict[str, str]) -> dict[str, Any]:

@@ -9,37 +9,34 @@ from __future__ import annotations
 
 import asyncio
 import builtins
-import linecache
+import contextlib
+import getpass
 import os
 import subprocess
 import sys
-import traceback
-from collections.abc import Coroutine
-from types import TracebackType
+import threading
+import warnings
+from collections.abc import Coroutine, Iterator
 from typing import TYPE_CHECKING, Any
 
+from IPython.core import interactiveshell
 from IPython.core.compilerop import CachingCompiler
-from IPython.core.error import UsageError
 from IPython.core.interactiveshell import ExecutionResult, InteractiveShell
 from traitlets import Type
 from traitlets.config import Config
 
-from onehop.kernel import display, figures, interrupts, magics
-from onehop.protocol import Failure
+from onehop.kernel import charts, display, failures, figures, interrupts, magics
+from onehop.kernel.shortcuts import Shortcuts
 
 if TYPE_CHECKING:
     from onehop.kernel.main import Channel
-
-MAX_TRACEBACK_CHARS = 32_768
-MAX_MESSAGE_CHARS = 8_192
-CELL_PREFIX = "<cell "
 
 
 class Compiler(CachingCompiler):
     """Names cells by their number, which is what a traceback shows."""
 
     def get_code_name(self, raw_code: str, transformed_code: str, number: int) -> str:
-        return f"{CELL_PREFIX}{number}>"
+        return f"{failures.CELL_PREFIX}{number}>"
 
 
 class Shell(InteractiveShell):
@@ -50,7 +47,13 @@ class Shell(InteractiveShell):
     compiler_class = Type(Compiler)
 
     channel: Channel | None = None
+    shortcuts: Shortcuts
     loop: asyncio.AbstractEventLoop | None = None
+    _formatting_raises = False
+    _problem: Any = None
+    """What transforming the cell raised, as sys.exc_info() gives it."""
+    _reported: BaseException | None = None
+    """An error that a magic caught and would have printed."""
 
     @property
     def count(self) -> int:
@@ -63,29 +66,50 @@ class Shell(InteractiveShell):
         self.home_dir = home
         sys.path[:] = ["", *(path for path in sys.path if path)]
 
-    def run(self, code: str) -> Failure | None:
+    def transform_cell(self, raw_cell: str) -> str:
+        if self.shortcuts.is_plain(raw_cell):
+            return raw_cell if raw_cell.endswith("\n") else raw_cell + "\n"
+        transformed: str = super().transform_cell(raw_cell)
+        return transformed
+
+    def run(self, code: str, *, store_history: bool = True) -> BaseException | None:
         """Runs one cell; what it raised, or None."""
         self.displayhook.pending = None
-        transformed, problem = code, None
+        self._reported = self._problem = None
+        if "_oh" not in self.user_ns:
+            self.init_user_ns()  # the code before deleted everything
+        error: BaseException | None
+        try:
+            with interrupts.armed():
+                result = self._run_source(code, store_history)
+            error = result.error_before_exec or result.error_in_exec or self._reported
+        except KeyboardInterrupt as interrupt:  # it came while IPython's own code ran
+            error = interrupt
+        try:
+            with interrupts.armed():
+                figures.flush()
+        except (Exception, KeyboardInterrupt) as problem:  # noqa: BLE001 - drawing runs user code
+            error = error or problem
+        interrupts.disarm()
+        if error is not None and isinstance(error, SystemExit) and error.code in (None, 0):
+            error = None
+        if error is None:
+            self.displayhook.publish_pending()
+        return error
+
+    def _run_source(self, code: str, store_history: bool) -> ExecutionResult:
+        transformed = code
         try:
             transformed = self.transform_cell(code)
+        except SyntaxError:
+            pass  # the compiler says it better than the tokenizer
         except Exception:  # noqa: BLE001 - a transformer's error is the cell's error
-            problem = sys.exc_info()
-        coroutine = self.run_cell_async(code, store_history=True, silent=False, transformed_cell=transformed,
-                                        preprocessing_exc_tuple=problem)
-        with interrupts.armed():
-            if problem is None and self.should_run_async(code, transformed_cell=transformed,
-                                                         preprocessing_exc_tuple=problem):
-                result = self._run_on_loop(coroutine)
-            else:
-                result = _run_now(coroutine)
-        with interrupts.armed():
-            figures.flush(self)
-        error = result.error_before_exec or result.error_in_exec
-        failure = None if error is None or _clean_exit(error) else describe(error)
-        if failure is None:
-            self.displayhook.publish_pending()
-        return failure
+            self._problem = sys.exc_info()
+        coroutine = self.run_cell_async(code, store_history=store_history, silent=False, transformed_cell=transformed,
+                                        preprocessing_exc_tuple=self._problem)
+        if self._problem is None and self.should_run_async(code, transformed_cell=transformed):
+            return self._run_on_loop(coroutine)
+        return _run_now(coroutine)
 
     def _run_on_loop(self, coroutine: Coroutine[Any, Any, ExecutionResult]) -> ExecutionResult:
         if self.loop is None or self.loop.is_closed():
@@ -94,27 +118,62 @@ class Shell(InteractiveShell):
         task = self.loop.create_task(coroutine)
         try:
             return self.loop.run_until_complete(task)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interrupt:
             task.cancel()
             while not task.done():
                 try:
                     self.loop.run_until_complete(task)
                 except (asyncio.CancelledError, KeyboardInterrupt):
                     pass
-            raise
+            if task.cancelled():
+                raise
+            result = task.result()
+            if isinstance(result.error_in_exec, asyncio.CancelledError):
+                # Where the cell was, instead of where the loop was.
+                result.error_in_exec = interrupt.with_traceback(result.error_in_exec.__traceback__)
+            return result
+
+    def run_cell(self, *args: Any, **kwargs: Any) -> ExecutionResult:
+        """A cell within a cell (`%%capture` and others)."""
+        result: ExecutionResult = super().run_cell(*args, **kwargs)
+        self._reported = result.error_before_exec or result.error_in_exec or self._reported
+        figures.flush()
+        return result
 
     def warm_up(self) -> None:
         """Runs small cells of the usual kind, so that the first real one finds its pages copied."""
-        for code in magics.WARM_UP:
-            self.run(code)
+        before = dict(self.user_ns)
+        for code in magics.warm_up_cells():
+            self.run(code, store_history=False)
         self.displayhook.pending = None
-        self.reset(new_session=True, aggressive=False)
-        self.execution_count = 1
+        self.user_ns.clear()
+        self.user_ns.update(before)
+        self.user_ns["_oh"].clear()
+        for name in ("_", "__", "___"):
+            setattr(self.displayhook, name, "")
 
     # --- what IPython would print, the answer carries instead --------------------------------------
 
-    def showtraceback(self, *args: Any, **kwargs: Any) -> None:
-        pass
+    def showtraceback(self, exc_tuple: Any = None, *args: Any, running_compiled_code: bool = False,
+                      **kwargs: Any) -> None:
+        """Called by IPython with the cell's own end, which its result carries, and with what it would swallow."""
+        if running_compiled_code or (exc_tuple is not None and exc_tuple is self._problem):
+            return
+        if exc_tuple is None:
+            self._reported = sys.exc_info()[1] or getattr(sys, "last_value", None)  # %run, %time, %tb
+        elif self._formatting_raises:
+            raise exc_tuple[1]
+        else:  # a value that cannot be shown
+            sys.stderr.write(failures.describe(exc_tuple[1]).traceback + "\n")
+
+    @contextlib.contextmanager
+    def formatting_raises(self) -> Iterator[None]:
+        """Within this block an error in a formatter is an error."""
+        self._formatting_raises = True
+        try:
+            yield
+        finally:
+            self._formatting_raises = False
 
     def showsyntaxerror(self, *args: Any, **kwargs: Any) -> None:
         pass
@@ -130,16 +189,43 @@ class Shell(InteractiveShell):
 
     def system(self, cmd: str) -> None:
         """`!cmd`: bash, writing straight to our pipes."""
-        sys.stdout.flush()
-        sys.stderr.flush()
+        command = self.var_expand(cmd, depth=1)
+        if magics.answer_command(command):
+            self.user_ns["_exit_code"] = 1
+            return
         # A negative code says which signal ended it, as in subprocess.
-        self.user_ns["_exit_code"] = subprocess.call(["/bin/bash", "-c", self.var_expand(cmd, depth=1)])
+        self.user_ns["_exit_code"] = subprocess.call(["/bin/bash", "-c", command])
 
     system_piped = system
     system_raw = system
 
     def ask_exit(self) -> None:
         raise SystemExit(0)
+
+    # --- what IPython leaves to its frontends --------------------------------------------------------
+
+    def init_display_formatter(self) -> None:
+        self.display_formatter = display.DisplayFormatter(parent=self)
+        self.configurables.append(self.display_formatter)
+
+    def init_user_ns(self) -> None:
+        super().init_user_ns()
+        # The module's own names are lost on %reset; multiprocessing's spawn looks at __spec__.
+        for name, value in (("__name__", "__main__"), ("__spec__", None), ("__doc__", None), ("__builtins__", builtins)):
+            self.user_ns.setdefault(name, value)
+            self.user_ns_hidden.setdefault(name, value)
+        for name in ("exit", "quit"):
+            self.user_ns[name] = self.user_ns_hidden[name] = _leave
+        # IPython's `open` refuses descriptors 0 to 2, which it needs and we do not.
+        self.user_ns.pop("open", None)
+        self.user_ns_hidden.pop("open", None)
+
+    def enable_gui(self, gui: str | None = None) -> None:
+        pass
+
+    def enable_matplotlib(self, gui: str | None = None) -> tuple[str | None, str]:
+        figures.register(self)
+        return None, "inline"
 
 
 def create() -> Shell:
@@ -156,12 +242,43 @@ def create() -> Shell:
     shell = Shell.instance(config=config)
     shell.logger.log_active = False
     magics.register(shell)
-    figures.register()
+    figures.register(shell)
+    figures.teach(shell)
+    charts.register()
+    builtins.input = _input
+    getpass.getpass = _getpass
+    threading.excepthook = _thread_failed
     for name in ("exit", "quit"):
-        shell.user_ns[name] = _leave
         setattr(builtins, name, _leave)
-    shell.user_ns_hidden.update(shell.user_ns)
+    interactiveshell.warn = _warn
+    shell.shortcuts = Shortcuts(shell)
     return shell
+
+
+def _warn(message: Any, *args: Any, stacklevel: int = 1, **kwargs: Any) -> None:
+    if not str(message).startswith("To exit:"):
+        warnings.warn(message, *args, stacklevel=stacklevel + 1, **kwargs)
+
+
+def _input(prompt: object = "", /) -> str:
+    """`input()`: the next line of the request's stdin."""
+    sys.stdout.write(str(prompt))
+    sys.stdout.flush()
+    line = sys.stdin.readline()
+    if not line:
+        raise EOFError("input() has no line left to read: give the lines in the request's `stdin`")
+    return line[:-1] if line.endswith("\n") else line
+
+
+def _getpass(prompt: str = "Password: ", stream: object = None, **kwargs: Any) -> str:
+    return _input(prompt)
+
+
+def _thread_failed(info: threading.ExceptHookArgs) -> None:
+    if info.exc_value is None or isinstance(info.exc_value, SystemExit):
+        return
+    name = info.thread.name if info.thread is not None else "?"
+    sys.stderr.write(f"Exception in thread {name}:\n{failures.describe(info.exc_value).traceback}\n")
 
 
 def _leave(code: object = None) -> None:
@@ -177,48 +294,3 @@ def _run_now(coroutine: Coroutine[Any, Any, ExecutionResult]) -> ExecutionResult
         return result
     coroutine.close()
     raise RuntimeError("a cell without await waited for something")
-
-
-def _clean_exit(error: BaseException) -> bool:
-    return isinstance(error, SystemExit) and error.code in (None, 0)
-
-
-def describe(error: BaseException) -> Failure:
-    """Name, message and traceback of what a cell raised, without the shell's own frames."""
-    if isinstance(error, UsageError):
-        return Failure(name="UsageError", value=str(error), traceback=f"UsageError: {error}")
-    name = type(error).__name__
-    try:
-        value = str(error)
-    except Exception:  # noqa: BLE001 - user code's __str__
-        value = "<the exception's text cannot be had>"
-    try:
-        linecache.checkcache()
-        entry = error.__traceback__
-        while entry is not None and not entry.tb_frame.f_code.co_filename.startswith(CELL_PREFIX):
-            entry = entry.tb_next
-        if entry is None and not isinstance(error, SyntaxError):
-            entry = error.__traceback__
-        _drop_own_end(entry)
-        lines = traceback.TracebackException(type(error), error, entry, compact=True).format()
-        text = "".join(lines).rstrip("\n")
-    except Exception:  # noqa: BLE001 - user code's __repr__, __cause__ loops and the like
-        text = f"{name}: {value}"
-    return Failure(name=name, value=_cut(value, MAX_MESSAGE_CHARS), traceback=_cut(text, MAX_TRACEBACK_CHARS))
-
-
-def _drop_own_end(entry: TracebackType | None) -> None:
-    """An interrupt ends in our signal handler, which is nobody's business."""
-    while entry is not None and entry.tb_next is not None:
-        if entry.tb_next.tb_frame.f_code.co_filename.endswith("onehop/kernel/interrupts.py"):
-            entry.tb_next = None
-            return
-        entry = entry.tb_next
-
-
-def _cut(text: str, most: int) -> str:
-    """Cut in the middle: the beginning says where, the end says what."""
-    if len(text) <= most:
-        return text
-    half = most // 2
-    return f"{text[:half]}\n… {len(text) - 2 * half} characters left out …\n{text[-half:]}"

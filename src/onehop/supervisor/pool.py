@@ -90,7 +90,8 @@ class Pool:
         return min(wanted, self.around.settings["pool_max"])
 
     def statistics(self) -> dict[str, Any]:
-        return {"ready": len(self._ready), "starting": self._starting, "target": self.target, "taken": self.takes,
+        warm = sum(one.warmth == "warm" for one in self._ready)
+        return {"ready": len(self._ready), "warm": warm, "starting": self._starting, "target": self.target, "taken": self.takes,
                 "waited": self.misses, "start_ms": round(self.start_s * 1000, 1), "zygote": self.zygote.report,
                 "zygote_restarts": self.zygote.restarts}
 
@@ -116,11 +117,25 @@ class Pool:
         return sandbox
 
     def _pop_ready(self) -> Sandbox | None:
-        while self._ready:
-            sandbox = self._ready.popleft()
-            if sandbox.state == "ready":
-                return sandbox
+        """A warm one if there is one, a cold one rather than one that is at its warm-up cells."""
+        for warmth in ("warm", "cold", "warming"):
+            for sandbox in self._ready:
+                if sandbox.warmth == warmth and sandbox.state == "ready":
+                    self._ready.remove(sandbox)
+                    return sandbox
         return None
+
+    def _warm_next(self) -> None:
+        """Warms one at a time, and only while nobody waits: a warm-up costs as much as a new sandbox."""
+        if self._waiters or self._starting or any(one.warmth == "warming" for one in self._ready):
+            return
+        for sandbox in self._ready:
+            if sandbox.warmth == "cold" and sandbox.state == "ready":
+                sandbox.warm_up()
+                return
+
+    def _became_warm(self, sandbox: Sandbox) -> None:
+        self._warm_next()
 
     async def _wait(self) -> Sandbox:
         self.misses += 1
@@ -150,7 +165,8 @@ class Pool:
             except TooManyError:
                 return
             self._uids[slot] = uid
-            sandbox = Sandbox(slot, self._default_spec(), self.around, on_ready=self._became_ready, on_gone=self._gone)
+            sandbox = Sandbox(slot, self._default_spec(), self.around, on_ready=self._became_ready,
+                              on_warm=self._became_warm, on_gone=self._gone)
             self.sandboxes[slot] = sandbox
             self._starting += 1
             try:
@@ -190,6 +206,7 @@ class Pool:
         else:
             self._ready.append(sandbox)
         self._refill()
+        self._warm_next()
 
     def _gone(self, sandbox: Sandbox) -> None:
         was_starting = sandbox.owner_id == "" and sandbox not in self._ready and sandbox.started is False

@@ -32,12 +32,15 @@ LATE_OUTPUT_BYTES = 65_536
 
 class Sandbox:
     def __init__(self, slot: int, spec: SandboxSpec, around: Surroundings, *,
-                 on_ready: Callable[[Sandbox], None], on_gone: Callable[[Sandbox], None]) -> None:
+                 on_ready: Callable[[Sandbox], None], on_warm: Callable[[Sandbox], None],
+                 on_gone: Callable[[Sandbox], None]) -> None:
         self.slot = slot
         self.id = f"sbx{slot}"
         self.spec = spec
         self.state = "forking"
         self.started = False
+        self.warmth = "cold"
+        """`cold`, `warming` or `warm`: whether the first kernel has run small cells already."""
         self.pid = -1
         self.owner_id = ""
         self.death_reason = ""
@@ -51,7 +54,7 @@ class Sandbox:
         self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.around = around
         self.group: cgroups.Group | None = None
-        self._on_ready, self._on_gone = on_ready, on_gone
+        self._on_ready, self._on_warm, self._on_gone = on_ready, on_warm, on_gone
         self._loop = asyncio.get_running_loop()
         self._workspace = -1
         self._numbers = 0
@@ -175,6 +178,11 @@ class Sandbox:
             self.state = "ready"
             self.started = True
             self._on_ready(self)
+
+    def warm_up(self) -> None:
+        """Has the waiting kernel run small cells; an execution that comes meanwhile follows after them."""
+        self.warmth = "warming"
+        self.links["main"].send(Kind.WARM_UP, 0)
 
     # --- handing out --------------------------------------------------------------------------------
 
@@ -344,6 +352,13 @@ class Sandbox:
                     self._waiting_for_kernel.append((kernel, action))
             self._maybe_ready()
             return
+        if kind == Kind.WARM:
+            if self.warmth != "warming" or number != 0:
+                self.on_violation(link, "a WARM that nobody asked for")
+                return
+            self.warmth = "warm"
+            self._on_warm(self)
+            return
         execution = self.running.get(link.name)
         if execution is None or number != execution.number:
             if kind == Kind.SYNC and number == 0:
@@ -391,7 +406,8 @@ class Sandbox:
             else:
                 self._finish(link.name, execution, execution.stopping, execution.stop_reason)
             return
-        self._finish(link.name, execution, status)
+        # Nobody interrupted it: the code raised KeyboardInterrupt by itself.
+        self._finish(link.name, execution, "error" if status == "interrupted" else status)
 
     def on_output(self, link: Link, stream: str, data: bytes) -> None:
         execution = self.running.get(link.name)

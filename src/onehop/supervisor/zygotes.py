@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import os
 import signal
@@ -20,11 +21,8 @@ from onehop.jail import seccomp
 from onehop.supervisor.children import Children
 
 MESSAGE_BYTES = 65536
-CODE = ("__init__.py", "protocol.py", "errors.py", "jail/__init__.py", "jail/syscalls.py", "jail/root.py", "jail/landlock.py", "jail/enter.py",
-        "zygote/__init__.py", "zygote/main.py", "zygote/init.py", "zygote/porter.py", "kernel/__init__.py",
-        "kernel/main.py", "kernel/shell.py", "kernel/display.py", "kernel/figures.py", "kernel/interrupts.py",
-        "kernel/magics.py")
-"""What goes into the zygote's memory; its files are unmounted before the first sandbox exists."""
+WALL_MARK = "# runs inside the wall:"
+"""Modules with this line go into the zygote's memory; their files are unmounted before the first sandbox exists."""
 ALLOWED_THREADS = ("jemalloc_bg_thd", "python", "AwsEventLoop")
 READY_TIMEOUT_S = 60.0
 
@@ -75,8 +73,7 @@ class Zygote:
     def _spec(self) -> dict[str, Any]:
         settings, environment = self._settings, self.environment
         root = resources.files("onehop")
-        code = {f"onehop/{name}": root.joinpath(name).read_text() for name in CODE}
-        code["onehop/__init__.py"] = ""
+        code = _wall_code()
         single = not settings["namespaces"] or settings["user"] != 0
         return {
             "namespaces": settings["namespaces"], "landlock": settings["landlock"], "single_id": single,
@@ -94,8 +91,6 @@ class Zygote:
             "PATH": f"{path}/bin:/usr/bin:/bin", "VIRTUAL_ENV": path, "HOME": "/workspace", "USER": "sandbox",
             "LOGNAME": "sandbox", "LANG": "C.UTF-8", "TZ": "UTC", "TERM": "dumb", "SHELL": "/bin/bash",
             "PYTHONDONTWRITEBYTECODE": "1",
-            # Huge pages under the heap make the fork's page tables small (glibc.malloc.hugetlb: madvise).
-            "PYTHONMALLOC": "malloc", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
             **self.environment["variables"],
         }
 
@@ -172,3 +167,15 @@ class Zygote:
             except ProcessLookupError:
                 pass
 
+
+@functools.cache
+def _wall_code() -> dict[str, str]:
+    """Path → source of what runs inside the wall; packages get an empty `__init__`."""
+    root = resources.files("onehop")
+    code = {"onehop/__init__.py": "", "onehop/protocol.py": root.joinpath("protocol.py").read_text()}
+    for package in ("jail", "zygote", "kernel"):
+        code[f"onehop/{package}/__init__.py"] = ""
+        for file in root.joinpath(package).iterdir():
+            if file.name.endswith(".py") and file.name != "__init__.py" and WALL_MARK in (text := file.read_text()):
+                code[f"onehop/{package}/{file.name}"] = text
+    return code

@@ -8,6 +8,7 @@ SOCK_SEQPACKET socket, descriptors come and go with them.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import select
@@ -131,11 +132,17 @@ class Init:
         pid = os.fork()
         if pid == 0:
             try:
-                os.dup2(self.workspace, 4)
-                os.dup2(fds[0], 3)
-                os.closerange(5, 4096)
+                # Copied upwards first: what came with the request may have any of these numbers.
+                high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 16) for fd in (fds[0], self.workspace)]
+                ruleset = fcntl.fcntl(self.ruleset, fcntl.F_DUPFD_CLOEXEC, 16) if self.ruleset >= 0 else -1
+                for target, fd in enumerate(high, 3):
+                    os.dup2(fd, target, inheritable=False)
+                if ruleset >= 0:
+                    ruleset = os.dup2(ruleset, 5, inheritable=False)
+                os.closerange(6, 4096)
+                os.set_blocking(3, True)  # the supervisor's event loop had it before
                 os.setsid()
-                enter.drop_privileges(self.ruleset, self.template.seccomp, self.go["limits"])
+                enter.drop_privileges(ruleset, self.template.seccomp, self.go["limits"])
                 porter.serve(3, 4)
             finally:
                 os._exit(0)
@@ -188,7 +195,7 @@ class Init:
         enter.drop_privileges(ruleset, self.template.seccomp, self.go["limits"])
         if ruleset >= 0:
             os.close(ruleset)
-        kernel_main.run(3, self.home, self.go.get("environ", {}), warm=request.get("warm", True))
+        kernel_main.run(3, self.home, self.go.get("environ", {}))
 
     def _reap(self) -> None:
         while True:

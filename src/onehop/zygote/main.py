@@ -19,7 +19,7 @@ import sys
 import time
 from typing import Any
 
-from onehop.jail import syscalls
+from onehop.jail import enter, syscalls
 from onehop.zygote import init
 
 CONTROL_FD = 3
@@ -37,7 +37,7 @@ def main(code: str) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     missing = _preload(spec)
     kernel = importlib.import_module("onehop.kernel.main")
-    kernel.prepare()
+    kernel.prepare(enter.WORKSPACE)
     _forget_code(code, spec)
     threads = _threads()
     unknown = [name for name in threads[1:] if name not in spec["allowed_threads"]]
