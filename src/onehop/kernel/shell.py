@@ -140,11 +140,13 @@ class Shell(InteractiveShell):
         figures.flush()
         return result
 
-    def warm_up(self) -> None:
-        """Runs small cells of the usual kind, so that the first real one finds its pages copied."""
+    def rehearse(self, cells: tuple[str, ...]) -> None:
+        """Runs cells that leave no trace in the user's variables or the count of cells."""
         before = dict(self.user_ns)
-        for code in magics.warm_up_cells():
-            self.run(code, store_history=False)
+        for code in cells:
+            error = self.run(code, store_history=False)
+            if error is not None:
+                failures.describe(error)
         self.displayhook.pending = None
         self.user_ns.clear()
         self.user_ns.update(before)
