@@ -44,9 +44,8 @@ def _serve(spec: dict[str, Any]) -> int:
             logging.getLogger(library).setLevel(logging.WARNING)
     try:
         code = serve(settings, spec["supervisor_path"], listener=socket.socket(fileno=spec["listen_fd"]))
-    except EngineError as error:
-        print(f"onehop: {error}", file=sys.stderr)
-        return SUPERVISOR_LOST_EXIT
+    except EngineError:
+        return SUPERVISOR_LOST_EXIT  # the master knows more about the supervisor than we do
     except OnehopError as error:
         print(f"onehop: {error}", file=sys.stderr)
         return 1

@@ -1,0 +1,136 @@
+"""`onehop serve` as processes: what it says, that it comes back, and that it leaves nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.cli.processes import END_S, START_S, Server, Traces, wait_until
+
+Serve = Callable[..., Server]
+
+
+@pytest.mark.needs_apt("curl")
+def test_the_printed_curl_line_works_when_pasted(shared_server: Server) -> None:
+    (line,) = (line.strip() for line in shared_server.screen.splitlines() if line.strip().startswith("curl"))
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=30, check=True)
+    answer = json.loads(done.stdout)
+    assert answer["status"] == "ok"
+    assert "mean" in answer["results"][0]["text/plain"]
+
+
+def test_the_screen_says_where_everything_is(shared_server: Server) -> None:
+    screen = shared_server.screen
+    assert f"docs         {shared_server.url}/docs" in screen
+    assert f"state        {shared_server.home}/state" in screen
+    assert (shared_server.home / "state").is_dir()
+    assert "active       namespaces, " in screen
+    assert len(screen.splitlines()) <= 24
+
+
+def test_on_the_ipv6_loopback(serve: Serve) -> None:
+    try:
+        server = serve("--host", "::1")
+    except AssertionError as error:
+        if "Cannot assign requested address" in str(error):
+            pytest.skip("this machine has no IPv6 loopback")
+        raise
+    assert server.url.startswith("http://[::1]:")
+    assert server.healthy()
+    assert "curl -s -g http://[::1]:" in server.screen
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_everything(serve: Serve, number: signal.Signals) -> None:
+    server = serve()
+    session = server.call("POST", "/api/sessions", {})["id"]
+    server.execute(session, "import subprocess; subprocess.Popen(['sleep', '600'])")
+    traces = Traces(server)
+    assert len(traces.processes) > 5
+    assert traces.left(), "the control failed"
+    server.process.send_signal(number)
+    assert server.process.wait(END_S) == 0
+    assert traces.left() == []
+    assert server.said().endswith("onehop: ended\n")
+
+
+def test_a_killed_master_takes_everything_along(serve: Serve) -> None:
+    server = serve()
+    server.execute(
+        server.call("POST", "/api/sessions", {})["id"],
+        "import subprocess; subprocess.Popen(['sleep', '600'])",
+    )
+    traces = Traces(server)
+    server.process.kill()
+    server.process.wait()
+    wait_until(lambda: not traces.left(), END_S, "nothing is left")
+
+
+def test_a_killed_gateway_comes_back_with_its_sessions(serve: Serve) -> None:
+    server = serve()
+    session = server.call("POST", "/api/sessions", {})["id"]
+    server.execute(session, "kept = 41")
+    first = server.gateway()
+    os.kill(first, signal.SIGKILL)
+    # No refusal in between: the socket stays open, and the request waits for the next gateway.
+    assert server.execute(session, "kept + 1")["results"] == [{"text/plain": "42"}]
+    assert server.gateway() != first
+    assert "the gateway ended (killed by SIGKILL); starting it again" in server.said()
+    os.kill(server.gateway(), signal.SIGKILL)
+    assert server.execute(session, "kept + 2")["results"] == [{"text/plain": "43"}]
+
+
+def test_a_killed_supervisor_is_started_again(serve: Serve) -> None:
+    server = serve()
+    session = server.call("POST", "/api/sessions", {})["id"]
+    traces = Traces(server)
+    os.kill(server.shim(), signal.SIGKILL)
+    server.wait_for_screen()
+    assert server.healthy()
+    assert server.call("POST", "/api/execute", {"code": "6 * 7"})["results"] == [{"text/plain": "42"}]
+    assert "the supervisor ended, and all sessions with it; starting everything again" in server.said()
+    with pytest.raises(OSError, match="HTTP Error 410"):
+        server.call("GET", f"/api/sessions/{session}")
+    server.close()
+    assert traces.left() == []
+
+
+def test_a_second_start_finds_the_state_of_the_first(serve: Serve) -> None:
+    first = serve()
+    execution = first.call("POST", "/api/execute", {"code": "'stored'"})["id"]
+    first.close()
+    second = serve()
+    assert second.call("GET", f"/api/executions/{execution}")["results"] == [{"text/plain": "'stored'"}]
+
+
+@pytest.mark.root_only
+def test_the_gateway_is_a_service_user_without_a_way_to_the_rest(shared_server: Server) -> None:
+    gateway = shared_server.gateway()
+    status = Path(f"/proc/{gateway}/status").read_text()
+    fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    assert fields["Uid"].split() == ["1900065535"] * 4
+    assert fields["NoNewPrivs"] == "1"
+    assert {fields[name].strip("0") for name in ("CapEff", "CapPrm", "CapBnd")} == {""}
+    assert Path(f"/proc/{gateway}/ns/mnt").readlink() != Path("/proc/self/ns/mnt").readlink()
+    environment = Path(f"/proc/{gateway}/environ").read_bytes().split(b"\0")
+    names = {variable.partition(b"=")[0] for variable in environment if variable}
+    assert not {name for name in names if not name.startswith((b"ONEHOP_", b"LC_", b"PYTHON"))} - {
+        b"PATH", b"LANG", b"TZ", b"HOME",
+    }  # fmt: skip
+    assert (shared_server.home / "state").stat().st_uid == 1_900_065_535
+
+
+def test_a_state_that_cannot_be_opened_stops_the_start(home: Path, tmp_path: Path) -> None:
+    (home / "state").write_text("not a folder")
+    server = Server(home, tmp_path)
+    assert server.process.wait(START_S) == 3
+    last = server.said().splitlines()[-1]
+    assert last.startswith("onehop: ")
+    server.close()
+    assert list(server.temporary.iterdir()) == []
