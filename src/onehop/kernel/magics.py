@@ -1,25 +1,15 @@
-"""Magics that need an answer of our own, and the small cells a kernel is warmed up with."""
+"""Magics that need an answer of our own."""
 # runs inside the wall: standard library only
 
 from __future__ import annotations
 
 import re
-import sys
 from typing import TYPE_CHECKING
 
 from onehop.kernel import figures
 
 if TYPE_CHECKING:
     from onehop.kernel.shell import Shell
-
-_PLAIN = "x = [n * n for n in range(10)]\nprint(end='')\nsum(x)"
-_PANDAS = "import numpy as np, pandas as pd\nrepr(pd.DataFrame({'n': [1, 2.5], 's': ['a', 'b']}))"
-
-
-def warm_up_cells() -> tuple[str, ...]:
-    """What a waiting kernel runs: a plain cell, and a data frame where pandas is loaded anyway."""
-    return (_PLAIN, _PANDAS) if "pandas" in sys.modules else (_PLAIN,)
-
 
 NO_INSTALL = (
     "Packages cannot be installed from inside a sandbox: it has no network.\n"

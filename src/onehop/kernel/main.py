@@ -20,12 +20,13 @@ from collections.abc import Callable
 from typing import Any
 
 from onehop import protocol
-from onehop.kernel import failures, interrupts
+from onehop.kernel import failures, interrupts, rehearsal
 from onehop.kernel import shell as shell_module
 from onehop.protocol import Done, Execute, Kind, Result
 
 _HIDDEN_VARIABLES = ("GLIBC_TUNABLES", "PYTHONMALLOC", "LD_PRELOAD")
 _shell: shell_module.Shell | None = None
+_stdin: io.TextIOWrapper | None = None
 _libc = ctypes.PyDLL(None)
 
 
@@ -37,12 +38,34 @@ def prepare(home: str) -> None:
         os.environ.pop(name, None)
     os.environ.update({"HOME": home, "PWD": home})
     _open_streams()
+    _open_input("")
     # What C code prints appears line by line, too (stdio.h: _IOLBF is 1).
     _libc.setvbuf(ctypes.c_void_p.in_dll(_libc, "stdout"), None, 1, 0)
     # A line that is not finished must not be overtaken by a child's output, nor be written by both.
     os.register_at_fork(before=flush_streams, after_in_child=_leave_channel)
     for module, name in ((subprocess, "_fork_exec"), (os, "posix_spawn"), (os, "posix_spawnp"), (os, "system")):
         setattr(module, name, _flushed(getattr(module, name)))
+    _rehearse(_shell)
+
+
+def _rehearse(shell: shell_module.Shell) -> None:
+    """Runs the zygote's rehearsal with both streams to nowhere, and forgets it."""
+    kept = {fd: os.dup(fd) for fd in (1, 2)}
+    streams = sys.stdout, sys.stderr
+    null = os.open("/dev/null", os.O_WRONLY)
+    try:
+        for fd in kept:
+            os.dup2(null, fd)
+        sys.stdout, sys.stderr = _streams["stdout"], _streams["stderr"]
+        for _ in range(rehearsal.ROUNDS):
+            shell.rehearse(rehearsal.in_zygote())
+        flush_streams()
+    finally:
+        sys.stdout, sys.stderr = streams
+        for fd, copy in kept.items():
+            os.dup2(copy, fd)
+            os.close(copy)
+        os.close(null)
 
 
 class Channel:
@@ -157,7 +180,6 @@ def run(channel_fd: int, home: str, environ: dict[str, str]) -> None:
     os.environ.update(environ)
     channel = Channel(channel_fd)
     _restore_streams(channel)
-    _open_input("")
     _reseed()
     shell.start(channel, home)
     channel.send(Kind.READY)
@@ -170,7 +192,7 @@ def run(channel_fd: int, home: str, environ: dict[str, str]) -> None:
         if kind == Kind.EXECUTE:
             _execute(shell, channel, execution, protocol.decode_execute(payload))
         elif kind == Kind.WARM_UP:
-            shell.warm_up()
+            shell.rehearse(rehearsal.in_kernel())
             channel.send(Kind.WARM)
 
 
@@ -199,15 +221,33 @@ def _restore_streams(channel: Channel) -> None:
     Output.channel = channel
     for number, name in ((1, "stdout"), (2, "stderr")):
         stream = _streams[name]
-        if stream.closed:
+        if _is_closed(stream):
             stream = _streams[name] = _new_stream(number)
         if getattr(sys, name, None) is not stream:
             setattr(sys, name, stream)
             setattr(sys, f"__{name}__", stream)
 
 
+def _is_closed(stream: io.TextIOWrapper) -> bool:
+    try:
+        return stream.closed
+    except ValueError:  # detached
+        return True
+
+
 def _open_input(text: str) -> None:
-    sys.stdin = io.StringIO(text)
+    """Descriptor 0 and sys.stdin: a file with `text`, so that programs started by the code can read it, too."""
+    global _stdin
+    raw = text.encode("utf-8", "surrogateescape")
+    try:
+        with tempfile.TemporaryFile() if raw else open("/dev/null", "r+b", buffering=0) as file:
+            file.write(raw)
+            file.seek(0)
+            os.dup2(file.fileno(), 0)
+        source: Any = io.BufferedReader(io.FileIO(0, closefd=False))
+    except OSError:  # no room for it
+        source = io.BytesIO(raw)
+    sys.stdin = _stdin = io.TextIOWrapper(source, encoding="utf-8", errors="surrogateescape")
 
 
 def _reseed() -> None:
@@ -242,7 +282,7 @@ def _execute(shell: shell_module.Shell, channel: Channel, execution: int, reques
         channel.send(Kind.FAILURE, protocol.encode(failures.describe(error)))
     if before:
         _restore_environ(before)
-    if request.stdin or sys.stdin.closed:
+    if request.stdin or sys.stdin is not _stdin or _is_closed(_stdin):
         _open_input("")
     channel.send(Kind.DONE, protocol.encode(Done(status=status, count=shell.count)))
     channel.execution = 0
