@@ -103,8 +103,8 @@ def holding(pid: int, traces: system.Traces) -> Holding:
     zygotes = [one for one in system.children().get(supervisor, []) if one not in sandboxes]
     gateways = [one for one in gateways if one not in zygotes]
     return Holding(
-        sum(system.memory([one]).private for one in gateways),
-        system.memory([supervisor]).private,
+        _private_bytes(gateways),
+        _private_bytes([supervisor]),
         sum(system.open_files(one) for one in gateways),
         system.open_files(supervisor),
         len(sandboxes),
@@ -112,6 +112,14 @@ def holding(pid: int, traces: system.Traces) -> Holding:
         len(traces.directories()),
         len(system.mounts(supervisor)),
     )
+
+
+def _private_bytes(pids: list[int]) -> int:
+    """0 where they are closed to this user, as the supervisor is; then its memory is not judged."""
+    try:
+        return system.memory(pids).private
+    except PermissionError:
+        return 0
 
 
 def at_rest(pid: int, traces: system.Traces, limit: int) -> Holding:

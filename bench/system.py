@@ -103,11 +103,12 @@ class Memory:
 
 
 def memory(pids: Iterable[int]) -> Memory:
+    """Processes that ended meanwhile count nothing. Raises PermissionError for those closed to this user."""
     private = proportional = 0
     for pid in pids:
         try:
             text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-        except OSError:
+        except (FileNotFoundError, ProcessLookupError):
             continue
         for line in text.splitlines()[1:]:
             name, value, *_ = line.split()
