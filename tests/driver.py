@@ -34,8 +34,14 @@ class Outcome:
         return self.end.status
 
     def document(self) -> dict[str, Any]:
-        return {"status": self.status, "stdout": self.stdout, "stderr": self.stderr, "results": self.results,
-                "error": self.error, "reason": self.end.reason}
+        return {
+            "status": self.status,
+            "stdout": self.stdout,
+            "stderr": self.stderr,
+            "results": self.results,
+            "error": self.error,
+            "reason": self.end.reason,
+        }
 
 
 class Session:
@@ -47,12 +53,17 @@ class Session:
         self.id = info.id
 
     def run(self, code: str, *, timeout_s: float = 20.0, grace_s: float = 2.0, **limits: Any) -> Outcome:
-        return self.driver.wait(self.start(code, timeout_s=timeout_s, grace_s=grace_s, **limits), timeout_s + grace_s + 20)
+        return self.driver.wait(
+            self.start(code, timeout_s=timeout_s, grace_s=grace_s, **limits), timeout_s + grace_s + 20
+        )
 
-    async def start(self, code: str, *, on_event: Callable[[Event], None] | None = None, **limits: Any) -> Outcome:
+    async def start(
+        self, code: str, *, on_event: Callable[[Event], None] | None = None, **limits: Any
+    ) -> Outcome:
         """The coroutine of a run, for tests that do something meanwhile (`driver.submit`)."""
         return await self.driver.follow(
-            lambda spec, listener: self.driver.client.execute(self.id, spec, listener), code, on_event, limits)
+            lambda spec, listener: self.driver.client.execute(self.id, spec, listener), code, on_event, limits
+        )
 
     def interrupt(self) -> bool:
         return self.driver.wait(self.driver.client.interrupt(self.id))
@@ -86,8 +97,13 @@ class Driver:
         result: T = self.submit(work).result(timeout_s)
         return result
 
-    async def follow(self, start: Callable[[ExecutionSpec, Any], Coroutine[Any, Any, Any]], code: str,
-                     on_event: Callable[[Event], None] | None, limits: dict[str, Any]) -> Outcome:
+    async def follow(
+        self,
+        start: Callable[[ExecutionSpec, Any], Coroutine[Any, Any, Any]],
+        code: str,
+        on_event: Callable[[Event], None] | None,
+        limits: dict[str, Any],
+    ) -> Outcome:
         ended = asyncio.get_running_loop().create_future()
         events: list[Event] = []
 
@@ -110,12 +126,20 @@ class Driver:
             await self.client.destroy_sandbox(info.id)
         return _outcome(events)
 
-    def run_once(self, code: str, *, sandbox: SandboxSpec | None = None, timeout_s: float = 20.0, **limits: Any) -> Outcome:
+    def run_once(
+        self, code: str, *, sandbox: SandboxSpec | None = None, timeout_s: float = 20.0, **limits: Any
+    ) -> Outcome:
         """One execution in a fresh sandbox, which is gone afterwards."""
         spec = sandbox or SandboxSpec(one_shot=True)
         return self.wait(
-            self.follow(lambda execution, listener: self.client.execute_once(spec, execution, listener), code, None,
-                        {"timeout_s": timeout_s, **limits}), timeout_s + 40)
+            self.follow(
+                lambda execution, listener: self.client.execute_once(spec, execution, listener),
+                code,
+                None,
+                {"timeout_s": timeout_s, **limits},
+            ),
+            timeout_s + 40,
+        )
 
     @contextmanager
     def session(self, **spec: Any) -> Iterator[Session]:
@@ -134,8 +158,12 @@ def _outcome(events: list[Event]) -> Outcome:
             text[event.kind] += event.payload
         elif event.kind == "result":
             result = protocol.decode_result(event.payload)
-            outcome.results.append({**result.text, **{mime: base64.b64encode(raw).decode()
-                                                      for mime, raw in result.binary.items()}})
+            outcome.results.append(
+                {
+                    **result.text,
+                    **{mime: base64.b64encode(raw).decode() for mime, raw in result.binary.items()},
+                }
+            )
         elif event.kind == "failure":
             failure = protocol.decode_failure(event.payload)
             outcome.error = {"name": failure.name, "value": failure.value, "traceback": failure.traceback}

@@ -222,7 +222,8 @@ class Group:
                 # without it one sandbox fills the whole machine's share through its loopback.
                 with contextlib.suppress(OSError):
                     (self._path("memory") / "memory.kmem.tcp.limit_in_bytes").write_text(
-                        str(memory_bytes // SOCKETS_SHARE))
+                        str(memory_bytes // SOCKETS_SHARE)
+                    )
         if self.tree.has("pids"):
             # Two more than the user's: the sandbox's init and a porter.
             (self._path("pids") / "pids.max").write_text(str(processes + 2))
@@ -240,8 +241,12 @@ class Group:
     def _read(self, controller: str, name: str) -> bytes:
         fd = self._files.get(name)
         if fd is None:
-            fd = self._files[name] = os.open(self._path(controller) / name, os.O_RDWR | os.O_CLOEXEC
-                                             if name == "memory.max_usage_in_bytes" else os.O_RDONLY | os.O_CLOEXEC)
+            fd = self._files[name] = os.open(
+                self._path(controller) / name,
+                os.O_RDWR | os.O_CLOEXEC
+                if name == "memory.max_usage_in_bytes"
+                else os.O_RDONLY | os.O_CLOEXEC,
+            )
         return os.pread(fd, 8192, 0)
 
     def cpu_ns(self) -> int:

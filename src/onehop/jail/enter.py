@@ -25,8 +25,15 @@ DEVICES = tuple(f"/dev/{name}" for name in ("null", "zero", "full", "random", "u
 UNLIMITED = resource.RLIM_INFINITY
 
 
-def enter_sandbox(*, workspace_bytes: int, workspace_inodes: int, tmp_bytes: int, shm_bytes: int, abi: int,
-                  last_capability: int) -> tuple[int, int]:
+def enter_sandbox(
+    *,
+    workspace_bytes: int,
+    workspace_inodes: int,
+    tmp_bytes: int,
+    shm_bytes: int,
+    abi: int,
+    last_capability: int,
+) -> tuple[int, int]:
     """Mounts, network, names and ids of a new sandbox whose namespaces exist already.
 
     Returns:
@@ -48,8 +55,9 @@ def enter_sandbox(*, workspace_bytes: int, workspace_inodes: int, tmp_bytes: int
         ("/dev/shm", shm_bytes, 1024, "1777"),
         (WORKSPACE, workspace_bytes, workspace_inodes, "755"),
     ):
-        sys.mount("tmpfs", path, "tmpfs", flags,
-                  f"size={size},nr_inodes={inodes},mode={mode},uid={UID},gid={UID}")
+        sys.mount(
+            "tmpfs", path, "tmpfs", flags, f"size={size},nr_inodes={inodes},mode={mode},uid={UID},gid={UID}"
+        )
     _loopback_up()
     sys.sethostname("sandbox")
     sys.drop_bounding_set(last_capability)
@@ -63,8 +71,13 @@ def enter_sandbox(*, workspace_bytes: int, workspace_inodes: int, tmp_bytes: int
 
 def resize_workspace(workspace_bytes: int, workspace_inodes: int) -> None:
     """Changes the quota of a sandbox that has not been handed out yet."""
-    sys.mount("tmpfs", WORKSPACE, "tmpfs", sys.MS_REMOUNT | sys.MS_NOSUID | sys.MS_NODEV,
-              f"size={workspace_bytes},nr_inodes={workspace_inodes}")
+    sys.mount(
+        "tmpfs",
+        WORKSPACE,
+        "tmpfs",
+        sys.MS_REMOUNT | sys.MS_NOSUID | sys.MS_NODEV,
+        f"size={workspace_bytes},nr_inodes={workspace_inodes}",
+    )
 
 
 def set_limits(limits: dict[str, int]) -> None:
@@ -117,10 +130,22 @@ def enter_without_namespaces(directory: str, environment: str, base_prefix: str,
         raise OSError(95, "without namespaces and without Landlock no wall is left")
     os.setsid()
     sys.prctl(sys.PR_SET_CHILD_SUBREAPER, 1)
-    sys.prctl(sys.PR_SET_DUMPABLE, 0)
+    sys.prctl(sys.PR_SET_DUMPABLE, 1)  # otherwise root owns the files below /proc/self
     _write("/proc/self/oom_score_adj", "0")
+    sys.prctl(sys.PR_SET_DUMPABLE, 0)
     workspace = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    system = ["/usr/bin", "/usr/lib", "/usr/lib64", "/usr/share", "/bin", "/lib", "/lib64", "/etc/ld.so.cache",
-              "/etc/localtime", "/etc/alternatives", "/etc/mime.types"]
+    system = [
+        "/usr/bin",
+        "/usr/lib",
+        "/usr/lib64",
+        "/usr/share",
+        "/bin",
+        "/lib",
+        "/lib64",
+        "/etc/ld.so.cache",
+        "/etc/localtime",
+        "/etc/alternatives",
+        "/etc/mime.types",
+    ]
     readable = [*system, environment, f"{base_prefix}/lib", f"{base_prefix}/bin"]
     return workspace, landlock.ruleset(abi, readable, [directory], list(DEVICES), block_tcp=True)

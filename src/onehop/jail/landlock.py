@@ -19,8 +19,19 @@ SCOPE_ABSTRACT_UNIX_SOCKET, SCOPE_SIGNAL = 1, 2  # ABI 6
 NET_BIND_TCP, NET_CONNECT_TCP = 1, 2  # ABI 4
 
 READ_ONLY = EXECUTE | READ_FILE | READ_DIR
-READ_WRITE = (READ_ONLY | WRITE_FILE | REMOVE_DIR | REMOVE_FILE | MAKE_DIR | MAKE_REG | MAKE_SOCK | MAKE_FIFO
-              | MAKE_SYM | REFER | TRUNCATE)
+READ_WRITE = (
+    READ_ONLY
+    | WRITE_FILE
+    | REMOVE_DIR
+    | REMOVE_FILE
+    | MAKE_DIR
+    | MAKE_REG
+    | MAKE_SOCK
+    | MAKE_FIFO
+    | MAKE_SYM
+    | REFER
+    | TRUNCATE
+)
 DEVICE = READ_FILE | WRITE_FILE | TRUNCATE
 _FILE_ONLY = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEV
 MINIMUM_ABI = 1
@@ -39,8 +50,9 @@ def handled(abi: int) -> int:
     return rights
 
 
-def ruleset(abi: int, read_only: list[str], read_write: list[str], devices: list[str], *,
-            block_tcp: bool = False) -> int:
+def ruleset(
+    abi: int, read_only: list[str], read_write: list[str], devices: list[str], *, block_tcp: bool = False
+) -> int:
     """A ruleset as a descriptor; paths that do not exist are left out (nothing is granted for them).
 
     Args:

@@ -15,12 +15,24 @@ from pathlib import Path
 from onehop.jail import syscalls as sys
 
 DEVICES = ("null", "zero", "full", "random", "urandom")
-SYSTEM = ("usr/bin", "usr/sbin", "usr/lib", "usr/lib32", "usr/lib64", "usr/libexec", "usr/share", "bin", "sbin",
-          "lib", "lib32", "lib64")
+SYSTEM = (
+    "usr/bin",
+    "usr/sbin",
+    "usr/lib",
+    "usr/lib32",
+    "usr/lib64",
+    "usr/libexec",
+    "usr/share",
+    "bin",
+    "sbin",
+    "lib",
+    "lib32",
+    "lib64",
+)
 ETC_BINDS = ("ld.so.cache", "alternatives", "mime.types")
 ETC = {
     "passwd": "root:x:0:0::/:/usr/sbin/nologin\nsandbox:x:1000:1000::/workspace:/bin/bash\n"
-              "nobody:x:65534:65534::/:/usr/sbin/nologin\n",
+    "nobody:x:65534:65534::/:/usr/sbin/nologin\n",
     "group": "root:x:0:\nsandbox:x:1000:\nnogroup:x:65534:\n",
     "hosts": "127.0.0.1 localhost sandbox\n::1 localhost\n",
     "hostname": "sandbox\n",
@@ -49,7 +61,18 @@ def build(new_root: str, *, environment: str, base_prefix: str, python: str, ver
     """
     sys.mount("tmpfs", new_root, "tmpfs", sys.MS_NOSUID | sys.MS_NODEV, "size=16m,nr_inodes=4096,mode=755")
     root = Path(new_root)
-    for directory in ("etc", "dev", "dev/shm", "proc", "tmp", "workspace", "run/empty", "opt/onehop", "opt/env", "var/tmp"):
+    for directory in (
+        "etc",
+        "dev",
+        "dev/shm",
+        "proc",
+        "tmp",
+        "workspace",
+        "run/empty",
+        "opt/onehop",
+        "opt/env",
+        "var/tmp",
+    ):
         (root / directory).mkdir(parents=True, exist_ok=True)
     for name in SYSTEM:
         source = Path("/", name)
@@ -75,8 +98,12 @@ def build(new_root: str, *, environment: str, base_prefix: str, python: str, ver
         # A device node on a nodev mount cannot be opened, so these five keep the flags of their source.
         sys.mount(f"/dev/{name}", str(target), "", sys.MS_BIND)
         sys.mount_setattr(str(target), sys.MOUNT_ATTR_NOSUID | sys.MOUNT_ATTR_NOEXEC)
-    for name, to in (("fd", "/proc/self/fd"), ("stdin", "/proc/self/fd/0"), ("stdout", "/proc/self/fd/1"),
-                     ("stderr", "/proc/self/fd/2")):
+    for name, to in (
+        ("fd", "/proc/self/fd"),
+        ("stdin", "/proc/self/fd/0"),
+        ("stdout", "/proc/self/fd/1"),
+        ("stderr", "/proc/self/fd/2"),
+    ):
         (root / "dev" / name).symlink_to(to)
     sys.mount("proc", str(root / "proc"), "proc", sys.MS_NOSUID | sys.MS_NODEV | sys.MS_NOEXEC)
     sys.mount_setattr(new_root, sys.MOUNT_ATTR_RDONLY | sys.MOUNT_ATTR_NOSUID | sys.MOUNT_ATTR_NODEV)
@@ -99,8 +126,9 @@ def _bind(root: Path, source: str, target: str | None = None) -> None:
         destination.parent.mkdir(parents=True, exist_ok=True)
         destination.touch()
     sys.mount(source, str(destination), "", sys.MS_BIND | sys.MS_REC)
-    sys.mount_setattr(str(destination), sys.MOUNT_ATTR_RDONLY | sys.MOUNT_ATTR_NOSUID | sys.MOUNT_ATTR_NODEV,
-                      recursive=True)
+    sys.mount_setattr(
+        str(destination), sys.MOUNT_ATTR_RDONLY | sys.MOUNT_ATTR_NOSUID | sys.MOUNT_ATTR_NODEV, recursive=True
+    )
 
 
 def _hide(root: Path, path: str) -> None:

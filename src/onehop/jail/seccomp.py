@@ -56,7 +56,9 @@ def compile_policy(*, cgroup_memory: bool, network_namespace: bool) -> bytes:
         for entry in policy["allow_when"]:
             call = entry["call"]
             number = getattr(errno, entry["errno"])
-            active = (cgroup_memory or not entry.get("cgroup")) and (network_namespace or not entry.get("network"))
+            active = (cgroup_memory or not entry.get("cgroup")) and (
+                network_namespace or not entry.get("network")
+            )
             conditions: list[dict[str, int]] = entry["arguments"]
             refused.setdefault(call, (number, []))
             if not active:

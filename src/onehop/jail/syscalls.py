@@ -71,8 +71,10 @@ def _check(result: int, what: str) -> int:
 
 
 def _syscall(name: str, *arguments: int | bytes | ctypes.Array[ctypes.c_char] | None) -> int:
-    converted = [ctypes.c_long(a) if isinstance(a, int) else ctypes.c_char_p(a) if isinstance(a, bytes) else a
-                 for a in arguments]
+    converted = [
+        ctypes.c_long(a) if isinstance(a, int) else ctypes.c_char_p(a) if isinstance(a, bytes) else a
+        for a in arguments
+    ]
     return _check(_libc.syscall(ctypes.c_long(_NR[name]), *converted), name)
 
 
@@ -93,7 +95,9 @@ def mount(source: str, target: str, kind: str, flags: int = 0, options: str = ""
     try:
         _syscall("mount", os.fsencode(source), os.fsencode(target), kind.encode(), flags, options.encode())
     except OSError as error:
-        raise OSError(error.errno, f"mount {kind or 'bind'} on {target}: {os.strerror(error.errno or 0)}") from None
+        raise OSError(
+            error.errno, f"mount {kind or 'bind'} on {target}: {os.strerror(error.errno or 0)}"
+        ) from None
 
 
 def umount(target: str, flags: int = 0) -> None:
@@ -103,8 +107,14 @@ def umount(target: str, flags: int = 0) -> None:
 def mount_setattr(path: str, attributes: int, *, recursive: bool = False) -> None:
     """Adds mount attributes (needs Linux 5.12); unlike a bind remount it keeps the flags it does not name."""
     attr = struct.pack("QQQQ", attributes, 0, 0, 0)
-    _syscall("mount_setattr", AT_FDCWD, os.fsencode(path), AT_RECURSIVE if recursive else 0,
-             ctypes.create_string_buffer(attr, len(attr)), len(attr))
+    _syscall(
+        "mount_setattr",
+        AT_FDCWD,
+        os.fsencode(path),
+        AT_RECURSIVE if recursive else 0,
+        ctypes.create_string_buffer(attr, len(attr)),
+        len(attr),
+    )
 
 
 def pivot_root(new_root: str, put_old: str) -> None:
@@ -138,8 +148,11 @@ def drop_capabilities() -> None:
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
     header = struct.pack("Ii", 0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, this thread
     empty = bytes(24)
-    _syscall("capset", ctypes.create_string_buffer(header, len(header)),
-             ctypes.create_string_buffer(empty, len(empty)))
+    _syscall(
+        "capset",
+        ctypes.create_string_buffer(header, len(header)),
+        ctypes.create_string_buffer(empty, len(empty)),
+    )
 
 
 def load_seccomp(program: bytes) -> None:
@@ -158,8 +171,12 @@ def landlock_abi() -> int:
 
 
 def landlock_create_ruleset(attributes: bytes) -> int:
-    return _syscall("landlock_create_ruleset", ctypes.create_string_buffer(attributes, len(attributes)),
-                    len(attributes), 0)
+    return _syscall(
+        "landlock_create_ruleset",
+        ctypes.create_string_buffer(attributes, len(attributes)),
+        len(attributes),
+        0,
+    )
 
 
 def landlock_add_path_rule(ruleset: int, allowed: int, path_fd: int) -> None:

@@ -20,8 +20,9 @@ RENDERERS = "plotly.io._renderers"
 class _Finder(importlib.abc.MetaPathFinder):
     """Sees plotly being imported, which is late and rare."""
 
-    def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-                  ) -> importlib.machinery.ModuleSpec | None:
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
         if fullname != RENDERERS:
             return None
         spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)

@@ -41,8 +41,12 @@ def bundle(data: dict[str, Any]) -> dict[str, str | bytes]:
             except (TypeError, ValueError):
                 continue
     # Lone surrogates cannot be sent as UTF-8.
-    return {mime.encode("utf-8", "replace").decode(): value.encode("utf-8", "replace").decode()
-            if isinstance(value, str) else value for mime, value in out.items()}
+    return {
+        mime.encode("utf-8", "replace").decode(): value.encode("utf-8", "replace").decode()
+        if isinstance(value, str)
+        else value
+        for mime, value in out.items()
+    }
 
 
 class DisplayFormatter(BaseDisplayFormatter):

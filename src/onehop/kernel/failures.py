@@ -36,8 +36,11 @@ def describe(error: BaseException) -> Failure:
             text = _format(error)
         except Exception:  # noqa: BLE001 - user code's __repr__, __cause__ loops and the like
             text = f"{name}: {value}"
-    return Failure(name=_clean(name, 256), value=_clean(value, MAX_MESSAGE_CHARS),
-                   traceback=_clean(text, MAX_TRACEBACK_CHARS))
+    return Failure(
+        name=_clean(name, 256),
+        value=_clean(value, MAX_MESSAGE_CHARS),
+        traceback=_clean(text, MAX_TRACEBACK_CHARS),
+    )
 
 
 def _format(error: BaseException) -> str:

@@ -28,8 +28,9 @@ _shown: list[Any] = []
 class _Backend(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Makes the backend module on import, which is when matplotlib is there for sure."""
 
-    def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-                  ) -> importlib.machinery.ModuleSpec | None:
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
         if fullname == "matplotlib.pyplot":
             _select()
         if fullname != BACKEND_MODULE:

@@ -37,7 +37,9 @@ def register(shell: Shell) -> None:
     shell.register_magic_function(matplotlib_magic, "line", "matplotlib")
 
 
-_INSTALLER = re.compile(r"\s*(?:sudo\s+)?(?:\S*python[\d.]*\s+-m\s+)?(?:uv\s+)?(?:pip[\d.]*|conda|mamba)\s+(?:-\S+\s+)*(\w+)")
+_INSTALLER = re.compile(
+    r"\s*(?:sudo\s+)?(?:\S*python[\d.]*\s+-m\s+)?(?:uv\s+)?(?:pip[\d.]*|conda|mamba)\s+(?:-\S+\s+)*(\w+)"
+)
 
 
 def answer_command(command: str) -> bool:
@@ -55,5 +57,7 @@ def answer_command(command: str) -> bool:
 def _list_packages() -> None:
     from importlib.metadata import distributions
 
-    for name, version in sorted({(d.name, d.version) for d in distributions()}, key=lambda item: item[0].lower()):
+    for name, version in sorted(
+        {(d.name, d.version) for d in distributions()}, key=lambda item: item[0].lower()
+    ):
         print(f"{name} {version}")

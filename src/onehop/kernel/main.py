@@ -43,7 +43,12 @@ def prepare(home: str) -> None:
     _libc.setvbuf(ctypes.c_void_p.in_dll(_libc, "stdout"), None, 1, 0)
     # A line that is not finished must not be overtaken by a child's output, nor be written by both.
     os.register_at_fork(before=flush_streams, after_in_child=_leave_channel)
-    for module, name in ((subprocess, "_fork_exec"), (os, "posix_spawn"), (os, "posix_spawnp"), (os, "system")):
+    for module, name in (
+        (subprocess, "_fork_exec"),
+        (os, "posix_spawn"),
+        (os, "posix_spawnp"),
+        (os, "system"),
+    ):
         setattr(module, name, _flushed(getattr(module, name)))
     _rehearse(_shell)
 
@@ -104,8 +109,11 @@ class Channel:
         flush_streams()
         if not final:
             self.synchronize()
-        result = Result(text={mime: value for mime, value in data.items() if isinstance(value, str)},
-                        binary={mime: value for mime, value in data.items() if isinstance(value, bytes)}, final=final)
+        result = Result(
+            text={mime: value for mime, value in data.items() if isinstance(value, str)},
+            binary={mime: value for mime, value in data.items() if isinstance(value, bytes)},
+            final=final,
+        )
         payload = protocol.encode(result)
         if len(payload) > protocol.MAX_KERNEL_FRAME_BYTES:
             text = f"<output of {len(payload)} bytes is too large to show; save it to a file>"
@@ -213,7 +221,9 @@ def _open_streams() -> None:
 
 def _new_stream(fd: int) -> Output:
     raw = io.FileIO(fd, "w", closefd=False)
-    return Output(io.BufferedWriter(raw, 8192), encoding="utf-8", errors="backslashreplace", line_buffering=True)
+    return Output(
+        io.BufferedWriter(raw, 8192), encoding="utf-8", errors="backslashreplace", line_buffering=True
+    )
 
 
 def _restore_streams(channel: Channel) -> None:

@@ -29,7 +29,9 @@ _PLAIN = (
     "try:\n    1 / 0\nexcept ZeroDivisionError as error:\n    print(type(error).__name__, error)",
     "raise ValueError('rehearsal')",
 )
-_NUMPY = ("import numpy as np\na = np.arange(12.0).reshape(3, 4)\nprint(a.mean(axis=0), a @ a.T, np.linalg.norm(a))\na",)
+_NUMPY = (
+    "import numpy as np\na = np.arange(12.0).reshape(3, 4)\nprint(a.mean(axis=0), a @ a.T, np.linalg.norm(a))\na",
+)
 _PANDAS = (
     "import pandas as pd\nframe = pd.DataFrame({'n': [1, 2.5, 3], 'g': ['a', 'b', 'a'], 'k': [1, 2, 3]})\n"
     "print(frame)\nprint(frame.head(2))\nprint(frame.describe())\nframe['k'].mean()",
@@ -42,7 +44,7 @@ _WAITING_PANDAS = ("import pandas as pd\nframe = pd.DataFrame({'n': [1, 2.5]})\n
 
 def in_zygote() -> tuple[str, ...]:
     """What the zygote runs, ROUNDS times over."""
-    cells = _PLAIN
+    cells: tuple[str, ...] = _PLAIN
     if "numpy" in sys.modules:
         cells += _NUMPY
     if "pandas" in sys.modules:

@@ -105,8 +105,13 @@ class Shell(InteractiveShell):
             pass  # the compiler says it better than the tokenizer
         except Exception:  # noqa: BLE001 - a transformer's error is the cell's error
             self._problem = sys.exc_info()
-        coroutine = self.run_cell_async(code, store_history=store_history, silent=False, transformed_cell=transformed,
-                                        preprocessing_exc_tuple=self._problem)
+        coroutine = self.run_cell_async(
+            code,
+            store_history=store_history,
+            silent=False,
+            transformed_cell=transformed,
+            preprocessing_exc_tuple=self._problem,
+        )
         if self._problem is None and self.should_run_async(code, transformed_cell=transformed):
             return self._run_on_loop(coroutine)
         return _run_now(coroutine)
@@ -156,8 +161,9 @@ class Shell(InteractiveShell):
 
     # --- what IPython would print, the answer carries instead --------------------------------------
 
-    def showtraceback(self, exc_tuple: Any = None, *args: Any, running_compiled_code: bool = False,
-                      **kwargs: Any) -> None:
+    def showtraceback(
+        self, exc_tuple: Any = None, *args: Any, running_compiled_code: bool = False, **kwargs: Any
+    ) -> None:
         """Called by IPython with the cell's own end, which its result carries, and with what it would swallow."""
         if running_compiled_code or (exc_tuple is not None and exc_tuple is self._problem):
             return
@@ -213,7 +219,12 @@ class Shell(InteractiveShell):
     def init_user_ns(self) -> None:
         super().init_user_ns()
         # The module's own names are lost on %reset; multiprocessing's spawn looks at __spec__.
-        for name, value in (("__name__", "__main__"), ("__spec__", None), ("__doc__", None), ("__builtins__", builtins)):
+        for name, value in (
+            ("__name__", "__main__"),
+            ("__spec__", None),
+            ("__doc__", None),
+            ("__builtins__", builtins),
+        ):
             self.user_ns.setdefault(name, value)
             self.user_ns_hidden.setdefault(name, value)
         for name in ("exit", "quit"):

@@ -36,8 +36,12 @@ class Shortcuts:
 
     def _lists(self) -> list[list[object]]:
         manager = self._shell.input_transformer_manager
-        return [manager.cleanup_transforms, manager.line_transforms, manager.token_transformers,
-                self._shell.input_transformers_post]
+        return [
+            manager.cleanup_transforms,
+            manager.line_transforms,
+            manager.token_transformers,
+            self._shell.input_transformers_post,
+        ]
 
     @staticmethod
     def _registered(formatter: object) -> int:
@@ -63,7 +67,9 @@ class Shortcuts:
                 return None
         else:
             return None
-        if self._plain.float_precision or self._plain.type_printers.get(kind) is not self._plain_printer.get(kind):
+        if self._plain.float_precision or self._plain.type_printers.get(kind) is not self._plain_printer.get(
+            kind
+        ):
             return None
         if [self._registered(formatter) for formatter in self._formatters] != self._printers:
             return None

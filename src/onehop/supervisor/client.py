@@ -78,7 +78,9 @@ class SupervisorClient(asyncio.Protocol):
         """All that were handed out and not destroyed, with their unacknowledged executions."""
         return msgspec.convert(await self._call("sandboxes"), list[SandboxInfo])
 
-    async def execute(self, sandbox: str, spec: ExecutionSpec, listener: Listener, *, kernel: str = "main") -> None:
+    async def execute(
+        self, sandbox: str, spec: ExecutionSpec, listener: Listener, *, kernel: str = "main"
+    ) -> None:
         """Starts an execution; its events go to `listener`. Raises SessionBusyError when one is running."""
         self._listeners[spec.id] = listener
         try:
@@ -87,7 +89,9 @@ class SupervisorClient(asyncio.Protocol):
             self._listeners.pop(spec.id, None)
             raise
 
-    async def execute_once(self, sandbox_spec: SandboxSpec, spec: ExecutionSpec, listener: Listener) -> SandboxInfo:
+    async def execute_once(
+        self, sandbox_spec: SandboxSpec, spec: ExecutionSpec, listener: Listener
+    ) -> SandboxInfo:
         """A new sandbox and an execution in it, in one step. The caller destroys the sandbox afterwards."""
         self._listeners[spec.id] = listener
         try:
@@ -141,8 +145,14 @@ class SupervisorClient(asyncio.Protocol):
 
     # --- transport ------------------------------------------------------------------------------------
 
-    async def _call(self, operation: str, arguments: dict[str, Any] | None = None, *,
-                    sandbox_spec: SandboxSpec | None = None, execution_spec: ExecutionSpec | None = None) -> Any:
+    async def _call(
+        self,
+        operation: str,
+        arguments: dict[str, Any] | None = None,
+        *,
+        sandbox_spec: SandboxSpec | None = None,
+        execution_spec: ExecutionSpec | None = None,
+    ) -> Any:
         ticket = next(self._tickets)
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting[ticket] = future
@@ -269,7 +279,9 @@ class Porter:
 
     async def _receive(self) -> bytes:
         try:
-            (length,) = protocol.PORTER_HEADER.unpack(await self._reader.readexactly(protocol.PORTER_HEADER.size))
+            (length,) = protocol.PORTER_HEADER.unpack(
+                await self._reader.readexactly(protocol.PORTER_HEADER.size)
+            )
             if length > protocol.MAX_PORTER_FRAME_BYTES:
                 raise errors.UnavailableError("the porter sent a frame that is too long")
             return await self._reader.readexactly(length)

@@ -63,7 +63,9 @@ async def _serve(settings: dict[str, Any]) -> None:
     service.close()
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(5):
-            await asyncio.gather(*(s.gone for pool in service.pools.values() for s in pool.sandboxes.values()))
+            await asyncio.gather(
+                *(s.gone for pool in service.pools.values() for s in pool.sandboxes.values())
+            )
     service.around.cgroups.close()
 
 

@@ -50,8 +50,14 @@ class Slots:
 
 
 class Pool:
-    def __init__(self, environment: dict[str, Any], around: Surroundings, slots: Slots, *,
-                 on_gone: Callable[[Sandbox], None]) -> None:
+    def __init__(
+        self,
+        environment: dict[str, Any],
+        around: Surroundings,
+        slots: Slots,
+        *,
+        on_gone: Callable[[Sandbox], None],
+    ) -> None:
         self.name: str = environment["name"]
         self.around = around
         self.sandboxes: dict[int, Sandbox] = {}
@@ -72,9 +78,16 @@ class Pool:
         self._retry: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
-        self.zygote = Zygote(environment, around.settings, cgroup_memory=around.cgroups.has("memory"),
-                             on_forked=self._forked, on_failed=self._fork_failed, on_ready=self._zygote_ready,
-                             children=around.children, log=around.log)
+        self.zygote = Zygote(
+            environment,
+            around.settings,
+            cgroup_memory=around.cgroups.has("memory"),
+            on_forked=self._forked,
+            on_failed=self._fork_failed,
+            on_ready=self._zygote_ready,
+            children=around.children,
+            log=around.log,
+        )
 
     def start(self) -> None:
         self.zygote.start()
@@ -87,13 +100,21 @@ class Pool:
             self._recent.popleft()
         rate = len(self._recent) / DEMAND_WINDOW_S
         wanted = self.around.settings["pool_min"] + math.ceil(rate * self.start_s * 2)
-        return min(wanted, self.around.settings["pool_max"])
+        return min(wanted, int(self.around.settings["pool_max"]))
 
     def statistics(self) -> dict[str, Any]:
         warm = sum(one.warmth == "warm" for one in self._ready)
-        return {"ready": len(self._ready), "warm": warm, "starting": self._starting, "target": self.target, "taken": self.takes,
-                "waited": self.misses, "start_ms": round(self.start_s * 1000, 1), "zygote": self.zygote.report,
-                "zygote_restarts": self.zygote.restarts}
+        return {
+            "ready": len(self._ready),
+            "warm": warm,
+            "starting": self._starting,
+            "target": self.target,
+            "taken": self.takes,
+            "waited": self.misses,
+            "start_ms": round(self.start_s * 1000, 1),
+            "zygote": self.zygote.report,
+            "zygote_restarts": self.zygote.restarts,
+        }
 
     async def take(self, spec: SandboxSpec, owner_id: str) -> Sandbox:
         """A ready sandbox with the limits of `spec`.
@@ -140,7 +161,9 @@ class Pool:
     async def _wait(self) -> Sandbox:
         self.misses += 1
         if self._slots.used >= self._slots.most and not self._starting:
-            raise TooManyError(f"{self._slots.most} sandboxes exist already; delete some or raise max_sandboxes")
+            raise TooManyError(
+                f"{self._slots.most} sandboxes exist already; delete some or raise max_sandboxes"
+            )
         waiter: asyncio.Future[Sandbox] = self._loop.create_future()
         self._waiters.append(waiter)
         self._refill()
@@ -148,7 +171,9 @@ class Pool:
             async with asyncio.timeout(TAKE_TIMEOUT_S):
                 return await waiter
         except TimeoutError:
-            raise UnavailableError(f"no sandbox became ready within {TAKE_TIMEOUT_S:g} s; {self.failure}") from None
+            raise UnavailableError(
+                f"no sandbox became ready within {TAKE_TIMEOUT_S:g} s; {self.failure}"
+            ) from None
         finally:
             if waiter in self._waiters:
                 self._waiters.remove(waiter)
@@ -159,14 +184,22 @@ class Pool:
         if self._closing or not self.zygote.ready or self._retry is not None:
             return
         wanted = self.target + len(self._waiters)
-        while len(self._ready) + self._starting < wanted and self._starting < PARALLEL_STARTS + len(self._waiters):
+        while len(self._ready) + self._starting < wanted and self._starting < PARALLEL_STARTS + len(
+            self._waiters
+        ):
             try:
                 slot, uid = self._slots.take()
             except TooManyError:
                 return
             self._uids[slot] = uid
-            sandbox = Sandbox(slot, self._default_spec(), self.around, on_ready=self._became_ready,
-                              on_warm=self._became_warm, on_gone=self._gone)
+            sandbox = Sandbox(
+                slot,
+                self._default_spec(),
+                self.around,
+                on_ready=self._became_ready,
+                on_warm=self._became_warm,
+                on_gone=self._gone,
+            )
             self.sandboxes[slot] = sandbox
             self._starting += 1
             try:
@@ -177,8 +210,13 @@ class Pool:
 
     def _default_spec(self) -> SandboxSpec:
         s = self.around.settings
-        return SandboxSpec(environment=self.name, memory_bytes=s["memory_bytes"], processes=s["processes"],
-                           workspace_bytes=s["workspace_bytes"], workspace_inodes=s["workspace_inodes"])
+        return SandboxSpec(
+            environment=self.name,
+            memory_bytes=s["memory_bytes"],
+            processes=s["processes"],
+            workspace_bytes=s["workspace_bytes"],
+            workspace_inodes=s["workspace_inodes"],
+        )
 
     def _zygote_ready(self) -> None:
         self.around.baseline_bytes = max(self.around.baseline_bytes, self.zygote.report["resident_bytes"])

@@ -31,9 +31,16 @@ LATE_OUTPUT_BYTES = 65_536
 
 
 class Sandbox:
-    def __init__(self, slot: int, spec: SandboxSpec, around: Surroundings, *,
-                 on_ready: Callable[[Sandbox], None], on_warm: Callable[[Sandbox], None],
-                 on_gone: Callable[[Sandbox], None]) -> None:
+    def __init__(
+        self,
+        slot: int,
+        spec: SandboxSpec,
+        around: Surroundings,
+        *,
+        on_ready: Callable[[Sandbox], None],
+        on_warm: Callable[[Sandbox], None],
+        on_gone: Callable[[Sandbox], None],
+    ) -> None:
         self.slot = slot
         self.id = f"sbx{slot}"
         self.spec = spec
@@ -105,7 +112,9 @@ class Sandbox:
             return None
         group = cgroups.Group(self.around.cgroups, self.id)
         try:
-            group.create(memory_bytes=self.spec.memory_bytes, processes=self.spec.processes, cpus=self.spec.cpus)
+            group.create(
+                memory_bytes=self.spec.memory_bytes, processes=self.spec.processes, cpus=self.spec.cpus
+            )
             group.attach(self.pid)
         except OSError:
             self.group = group  # what was made is removed when the init is reaped
@@ -113,10 +122,16 @@ class Sandbox:
         return group
 
     def _go(self) -> dict[str, Any]:
-        return {"workspace_bytes": self.spec.workspace_bytes, "workspace_inodes": self.spec.workspace_inodes,
-                "tmp_bytes": self.around.settings["tmp_bytes"], "shm_bytes": self.around.settings["shm_bytes"],
-                "limits": self.around.limits(self.spec), "environ": {}, "directory": self._directory,
-                "nice": self.around.nice}
+        return {
+            "workspace_bytes": self.spec.workspace_bytes,
+            "workspace_inodes": self.spec.workspace_inodes,
+            "tmp_bytes": self.around.settings["tmp_bytes"],
+            "shm_bytes": self.around.settings["shm_bytes"],
+            "limits": self.around.limits(self.spec),
+            "environ": {},
+            "directory": self._directory,
+            "nice": self.around.nice,
+        }
 
     def _drop_init_fd(self) -> None:
         if self._init_fd >= 0:
@@ -191,11 +206,19 @@ class Sandbox:
         before, self.spec = self.spec, spec
         self.state = "assigned"
         self.owner_id = owner_id
-        if (spec.memory_bytes, spec.processes, spec.cpus) != (before.memory_bytes, before.processes, before.cpus):
+        if (spec.memory_bytes, spec.processes, spec.cpus) != (
+            before.memory_bytes,
+            before.processes,
+            before.cpus,
+        ):
             if self.group is not None:
                 group = self.group
-                await self._loop.run_in_executor(None, lambda: group.set_limits(
-                    memory_bytes=spec.memory_bytes, processes=spec.processes, cpus=spec.cpus))
+                await self._loop.run_in_executor(
+                    None,
+                    lambda: group.set_limits(
+                        memory_bytes=spec.memory_bytes, processes=spec.processes, cpus=spec.cpus
+                    ),
+                )
             self._relimit(spec)
         if (spec.workspace_bytes, spec.workspace_inodes) != (before.workspace_bytes, before.workspace_inodes):
             resized: asyncio.Future[str] = self._loop.create_future()
@@ -204,8 +227,15 @@ class Sandbox:
                 if not resized.done():
                     resized.set_result(message.get("detail", ""))
 
-            self.ask({"do": "resize", "workspace_bytes": spec.workspace_bytes,
-                      "workspace_inodes": spec.workspace_inodes, "limits": self.around.limits(spec)}, answer)
+            self.ask(
+                {
+                    "do": "resize",
+                    "workspace_bytes": spec.workspace_bytes,
+                    "workspace_inodes": spec.workspace_inodes,
+                    "limits": self.around.limits(spec),
+                },
+                answer,
+            )
             async with asyncio.timeout(5):
                 problem = await resized
             if problem:
@@ -243,8 +273,14 @@ class Sandbox:
         self.executions[spec.id] = execution
         if kernel in self.died_between:
             self.died_between.discard(kernel)
-            execution.finish(End("kernel_died", Usage(0.0, 0.0, -1), variables="lost",
-                                 reason="the kernel died after the previous execution; its variables are lost, this code was not run"))
+            execution.finish(
+                End(
+                    "kernel_died",
+                    Usage(0.0, 0.0, -1),
+                    variables="lost",
+                    reason="the kernel died after the previous execution; its variables are lost, this code was not run",
+                )
+            )
             return execution
         self.running[kernel] = execution
         if self.group is not None:
@@ -257,8 +293,9 @@ class Sandbox:
         if link.ready:
             link.send(Kind.EXECUTE, execution.number, payload)
         else:
-            self._waiting_for_kernel.append((kernel, lambda: self.links[kernel].send(
-                Kind.EXECUTE, execution.number, payload)))
+            self._waiting_for_kernel.append(
+                (kernel, lambda: self.links[kernel].send(Kind.EXECUTE, execution.number, payload))
+            )
         execution.after(spec.timeout_s, lambda: self._deadline(kernel, execution))
         self.around.watch(self)
         return execution
@@ -274,7 +311,9 @@ class Sandbox:
         return self.links[kernel].signal(signal.SIGINT)
 
     def _deadline(self, kernel: str, execution: Execution) -> None:
-        self.stop_execution(kernel, execution, "timeout", f"it ran longer than {execution.spec.timeout_s:g} s")
+        self.stop_execution(
+            kernel, execution, "timeout", f"it ran longer than {execution.spec.timeout_s:g} s"
+        )
 
     def stop_execution(self, kernel: str, execution: Execution, status: str, reason: str) -> None:
         """SIGINT now, SIGKILL after the grace; the answer comes with whichever ends it."""
@@ -294,15 +333,30 @@ class Sandbox:
         if execution.end is not None:
             return
         if self.spec.one_shot:
-            self._finish(kernel, execution, execution.stopping, execution.stop_reason, variables="lost", session="ended")
+            self._finish(
+                kernel,
+                execution,
+                execution.stopping,
+                execution.stop_reason,
+                variables="lost",
+                session="ended",
+            )
             self.die(execution.stop_reason)
             return
         link.signal(signal.SIGKILL)
         self._finish(kernel, execution, execution.stopping, execution.stop_reason, variables="lost")
         self._replace_kernel(kernel)
 
-    def _finish(self, kernel: str, execution: Execution, status: str, reason: str = "", *, variables: str = "kept",
-                session: str = "alive") -> None:
+    def _finish(
+        self,
+        kernel: str,
+        execution: Execution,
+        status: str,
+        reason: str = "",
+        *,
+        variables: str = "kept",
+        session: str = "alive",
+    ) -> None:
         if execution.end is not None:
             return
         self.running.pop(kernel, None)
@@ -321,9 +375,19 @@ class Sandbox:
         if session == "alive" and self._workspace >= 0:
             used = self.around.workspace_used(self._workspace, self._free_inodes)
         usage = execution.usage(self._cpu_ns(self.links[kernel]), peak)
-        execution.finish(End(status=status, usage=usage, reason=reason, variables=variables, session=session,
-                             truncated=execution.truncated, spill_file=execution.spill_name,
-                             spilled_bytes=execution.spilled_bytes, workspace_used=used))
+        execution.finish(
+            End(
+                status=status,
+                usage=usage,
+                reason=reason,
+                variables=variables,
+                session=session,
+                truncated=execution.truncated,
+                spill_file=execution.spill_name,
+                spilled_bytes=execution.spilled_bytes,
+                workspace_used=used,
+            )
+        )
 
     def _cpu_ns(self, link: Link) -> int:
         try:
@@ -391,7 +455,10 @@ class Sandbox:
     def _done(self, link: Link, execution: Execution, payload: bytes) -> None:
         try:
             status = protocol.decode_done(payload).status
-        except (ValueError, RecursionError) as error:  # DecodeError, UnicodeDecodeError; a million nested lists
+        except (
+            ValueError,
+            RecursionError,
+        ) as error:  # DecodeError, UnicodeDecodeError; a million nested lists
             self.on_violation(link, f"an end that cannot be read: {error}")
             return
         if status not in ("ok", "error", "interrupted"):
@@ -496,8 +563,14 @@ class Sandbox:
         elif execution.stopping and execution.stopping != "interrupted":
             self._finish(kernel, execution, execution.stopping, execution.stop_reason, variables="lost")
         else:
-            self._finish(kernel, execution, "kernel_died", _why(code), variables="lost",
-                         session="ended" if self.spec.one_shot else "alive")
+            self._finish(
+                kernel,
+                execution,
+                "kernel_died",
+                _why(code),
+                variables="lost",
+                session="ended" if self.spec.one_shot else "alive",
+            )
         self._replace_kernel(kernel)
 
     def _replace_kernel(self, kernel: str) -> None:
@@ -526,7 +599,9 @@ class Sandbox:
         return True
 
     def out_of_memory(self) -> None:
-        self.die(f"it needed more than its {self.spec.memory_bytes >> 20} MiB of memory", status="out_of_memory")
+        self.die(
+            f"it needed more than its {self.spec.memory_bytes >> 20} MiB of memory", status="out_of_memory"
+        )
 
     # --- the watcher's tick ---------------------------------------------------------------------------
 
@@ -539,7 +614,9 @@ class Sandbox:
             if limit_s > 0:
                 used = self._cpu_ns(self.links[kernel])
                 if used >= 0 and (used - execution.cpu_start_ns) / 1e9 > limit_s:
-                    self.stop_execution(kernel, execution, "timeout", f"it used more than {limit_s:g} s of CPU time")
+                    self.stop_execution(
+                        kernel, execution, "timeout", f"it used more than {limit_s:g} s of CPU time"
+                    )
         return bool(self.running)
 
     # --- files --------------------------------------------------------------------------------------

@@ -50,10 +50,35 @@ found['others'] = [n for n in os.listdir('/proc') if not n.isdigit() and n not i
 found['root'] = sorted(os.listdir('/'))
 print(json.dumps(found))
 """
-NO_WAY_THROUGH = ("unshare", "mount", "ptrace", "netlink", "packet", "write /usr", "write /etc", "read shadow", "setuid",
-                  "internet")
-ROOT_ENTRIES = {"bin", "dev", "etc", "lib", "lib32", "lib64", "libx32", "opt", "proc", "run", "sbin", "tmp", "usr", "var",
-                "workspace"}
+NO_WAY_THROUGH = (
+    "unshare",
+    "mount",
+    "ptrace",
+    "netlink",
+    "packet",
+    "write /usr",
+    "write /etc",
+    "read shadow",
+    "setuid",
+    "internet",
+)
+ROOT_ENTRIES = {
+    "bin",
+    "dev",
+    "etc",
+    "lib",
+    "lib32",
+    "lib64",
+    "libx32",
+    "opt",
+    "proc",
+    "run",
+    "sbin",
+    "tmp",
+    "usr",
+    "var",
+    "workspace",
+}
 
 
 async def run(service: Service, *, timeout_s: float = 30.0) -> dict[str, Any]:
@@ -64,13 +89,19 @@ async def run(service: Service, *, timeout_s: float = 30.0) -> dict[str, Any]:
         WeakIsolationError: `strict` was asked for and a protection is weaker than active.
     """
     if service.settings["strict"]:
-        weak = [f"{row['name']}: {row['detail']} ({row['advice']})" for row in protections(service.around)
-                if row["state"] != "active"]
+        weak = [
+            f"{row['name']}: {row['detail']} ({row['advice']})"
+            for row in protections(service.around)
+            if row["state"] != "active"
+        ]
         if weak:
             raise WeakIsolationError("strict was asked for, but " + "; ".join(weak))
     found = await probe(service, timeout_s)
-    problems = [f"{name}: {found.get(name, 'not tried')}" for name in NO_WAY_THROUGH
-                if found.get(name, "through") == "through"]
+    problems = [
+        f"{name}: {found.get(name, 'not tried')}"
+        for name in NO_WAY_THROUGH
+        if found.get(name, "through") == "through"
+    ]
     if service.around.namespaces:
         if set(found["caps"]) != {"0"}:
             problems.append(f"capabilities: {found['caps']}")
@@ -93,7 +124,8 @@ async def run(service: Service, *, timeout_s: float = 30.0) -> dict[str, Any]:
 def _prefix_entries(service: Service) -> set[str]:
     """The first directory of an interpreter that does not live in /usr."""
     return {e["base_prefix"].split("/")[1] for e in service.settings["environments"]} | {
-        e["python"].split("/")[1] for e in service.settings["environments"]}
+        e["python"].split("/")[1] for e in service.settings["environments"]
+    }
 
 
 async def probe(service: Service, timeout_s: float) -> dict[str, Any]:
@@ -103,7 +135,9 @@ async def probe(service: Service, timeout_s: float) -> dict[str, Any]:
         async with asyncio.timeout(timeout_s):
             sandbox = await first.take(first._default_spec(), "self-test")
     except TimeoutError:
-        raise JailError(f"no sandbox could be made: {first.failure or 'the zygote did not get ready'}") from None
+        raise JailError(
+            f"no sandbox could be made: {first.failure or 'the zygote did not get ready'}"
+        ) from None
     try:
         spec = ExecutionSpec(id="self-test", code=PROBE, timeout_s=10)
         execution = sandbox.execute("main", spec)

@@ -43,8 +43,9 @@ class Service:
     def __init__(self, settings: dict[str, Any]) -> None:
         self.settings = settings
         self.around = Surroundings(settings, self._watch)
-        self.slots = Slots(settings["max_sandboxes"],
-                           separate_uids=settings["namespaces"] and settings["user"] == 0)
+        self.slots = Slots(
+            settings["max_sandboxes"], separate_uids=settings["namespaces"] and settings["user"] == 0
+        )
         self.pools: dict[str, Pool] = {}
         self.assigned: dict[str, Sandbox] = {}
         self.executions: dict[str, tuple[Sandbox | None, Execution]] = {}
@@ -97,7 +98,8 @@ class Service:
         pool = self.pools.get(spec.environment)
         if pool is None:
             raise UnknownEnvironmentError(
-                f"there is no environment {spec.environment!r}; there are: {', '.join(sorted(self.pools))}")
+                f"there is no environment {spec.environment!r}; there are: {', '.join(sorted(self.pools))}"
+            )
         sandbox = await pool.take(spec, spec.owner)
         self.assigned[sandbox.id] = sandbox
         return sandbox
@@ -132,9 +134,14 @@ class Service:
         self.assigned.pop(sandbox.id, None)
 
     def info(self, sandbox: Sandbox) -> SandboxInfo:
-        return SandboxInfo(id=sandbox.id, environment=sandbox.spec.environment, owner=sandbox.owner_id,
-                           one_shot=sandbox.spec.one_shot, isolation=sandbox.isolation(),
-                           executions=list(sandbox.executions))
+        return SandboxInfo(
+            id=sandbox.id,
+            environment=sandbox.spec.environment,
+            owner=sandbox.owner_id,
+            one_shot=sandbox.spec.one_shot,
+            isolation=sandbox.isolation(),
+            executions=list(sandbox.executions),
+        )
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -217,7 +224,9 @@ class Connection(asyncio.Protocol):
             self._refuse(request, error)
         except Exception as error:  # noqa: BLE001 - one request must not take the supervisor down
             self._service.around.log(f"{request.operation}: {type(error).__name__}: {error}")
-            self._refuse(request, InvalidRequestError("the supervisor could not do that; its log has the reason"))
+            self._refuse(
+                request, InvalidRequestError("the supervisor could not do that; its log has the reason")
+            )
         else:
             if request.ticket:
                 self._write(frame(Reply(request.ticket, value)))
@@ -227,7 +236,11 @@ class Connection(asyncio.Protocol):
             self._write(frame(Reply(request.ticket, None, type(error).__name__, str(error))))
 
     def _follow(self, execution: Execution, after: int = 0) -> None:
-        self._followed = {one for one in self._followed if one.end is None} if len(self._followed) > 256 else self._followed
+        self._followed = (
+            {one for one in self._followed if one.end is None}
+            if len(self._followed) > 256
+            else self._followed
+        )
         self._followed.add(execution)
         execution.follow(self._write, after)
 
@@ -238,7 +251,8 @@ class Connection(asyncio.Protocol):
         return self._service.info(await self._service.create(request.sandbox_spec))
 
     async def do_execute_once(self, request: Request) -> Any:
-        assert request.sandbox_spec is not None and request.execution_spec is not None
+        assert request.sandbox_spec is not None
+        assert request.execution_spec is not None
         sandbox = await self._service.create(request.sandbox_spec)
         execution = sandbox.execute("main", request.execution_spec)
         self._service.remember(sandbox, execution)

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from onehop.environments.model import Environment
 from onehop.errors import EngineError, WeakIsolationError
-from onehop.environments.build import Environment
 
 START_TIMEOUT_S = 60.0
 
@@ -111,7 +111,9 @@ def namespaces_work() -> str:
     return "" if result.returncode == 0 else result.stderr.strip().splitlines()[-1]
 
 
-def start(settings: SupervisorSettings, *, stderr: Any = None, timeout_s: float = START_TIMEOUT_S) -> SupervisorHandle:
+def start(
+    settings: SupervisorSettings, *, stderr: Any = None, timeout_s: float = START_TIMEOUT_S
+) -> SupervisorHandle:
     """Starts shim and supervisor, returns when the first zygote is warm and a sandbox has passed the self-test.
 
     Args:
@@ -143,18 +145,35 @@ def launch(settings: SupervisorSettings, *, stderr: Any = None) -> SupervisorHan
             os.chown(f"{runtime}/s", settings.socket_uid, settings.socket_uid)
         listener.listen(512)
         spec = {
-            "runtime": runtime, "listen_fd": listener.fileno(), "report_fd": report_write, "namespaces": not problem,
-            "namespace_problem": problem, "user": os.geteuid(), "token": secrets.token_hex(4),
-            **{name: getattr(settings, name) for name in settings.__dataclass_fields__ if name != "environments"},
+            "runtime": runtime,
+            "listen_fd": listener.fileno(),
+            "report_fd": report_write,
+            "namespaces": not problem,
+            "namespace_problem": problem,
+            "user": os.geteuid(),
+            "token": secrets.token_hex(4),
+            **{
+                name: getattr(settings, name)
+                for name in settings.__dataclass_fields__
+                if name != "environments"
+            },
             "environments": [_environment(e) for e in settings.environments],
         }
-        variables = {name: value for name, value in os.environ.items()
-                     if name in ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "ONEHOP_CRASH_AT", "PYTHONPATH")}
+        variables = {
+            name: value
+            for name, value in os.environ.items()
+            if name in ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "ONEHOP_CRASH_AT", "PYTHONPATH")
+        }
         variables |= {"ONEHOP_SUPERVISOR_SPEC": json.dumps(spec), "PYTHONUNBUFFERED": "1"}
         process = subprocess.Popen(
-            [sys.executable, "-m", "onehop.supervisor.launch"], env=variables, stdin=subprocess.DEVNULL,
-            stdout=stderr or sys.stderr.fileno(), stderr=stderr or sys.stderr.fileno(),
-            pass_fds=(listener.fileno(), report_write), start_new_session=True)
+            [sys.executable, "-m", "onehop.supervisor.launch"],
+            env=variables,
+            stdin=subprocess.DEVNULL,
+            stdout=stderr or sys.stderr.fileno(),
+            stderr=stderr or sys.stderr.fileno(),
+            pass_fds=(listener.fileno(), report_write),
+            start_new_session=True,
+        )
     except BaseException:
         shutil.rmtree(runtime, ignore_errors=True)
         os.close(report_read)
@@ -167,6 +186,7 @@ def launch(settings: SupervisorSettings, *, stderr: Any = None) -> SupervisorHan
 
 def namespace_advice(problem: str) -> str:
     """The one command that allows namespaces here, as far as the machine tells which one it is."""
+
     def flag(path: str) -> str:
         try:
             return Path(path).read_text().strip()
@@ -183,16 +203,24 @@ def namespace_advice(problem: str) -> str:
         advice = "run: sudo sysctl -w user.max_user_namespaces=15000"
     else:
         advice = "allow user namespaces (in a container: --security-opt seccomp=unconfined)"
-    return (f"namespaces are refused here ({problem}); {advice}; or accept weaker walls (seccomp, Landlock and rlimits "
-            "only) by name with --allow-no-namespaces")
+    return (
+        f"namespaces are refused here ({problem}); {advice}; or accept weaker walls (seccomp, Landlock and rlimits "
+        "only) by name with --allow-no-namespaces"
+    )
 
 
 def _environment(environment: Environment) -> dict[str, Any]:
     from onehop.environments.model import ENVIRONMENT_VARIABLES
 
-    return {"name": environment.name, "path": str(environment.path), "python": str(environment.python),
-            "base_prefix": str(environment.base_prefix), "version": ".".join(environment.python_version.split(".")[:2]),
-            "preload": list(environment.preload), "variables": dict(ENVIRONMENT_VARIABLES)}
+    return {
+        "name": environment.name,
+        "path": str(environment.path),
+        "python": str(environment.python),
+        "base_prefix": str(environment.base_prefix),
+        "version": ".".join(environment.python_version.split(".")[:2]),
+        "preload": list(environment.preload),
+        "variables": dict(ENVIRONMENT_VARIABLES),
+    }
 
 
 def _read_report(fd: int, process: subprocess.Popen[bytes], timeout_s: float) -> dict[str, Any]:

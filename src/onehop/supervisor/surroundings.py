@@ -49,7 +49,8 @@ class Surroundings:
         return self.isolation["memory"] == "polled"
 
     def log(self, text: str) -> None:
-        print(f"onehop supervisor: {text}", file=sys.stderr, flush=True)
+        sys.stderr.write(f"onehop supervisor: {text}\n")
+        sys.stderr.flush()
 
     def limits(self, spec: SandboxSpec) -> dict[str, int]:
         """rlimits of every process of a sandbox (see jail/enter.py)."""
@@ -199,7 +200,9 @@ def protections(around: Surroundings) -> list[dict[str, str]]:
         rows.append(row("network", "active", "none but a loopback of its own"))
     else:
         advice = settings["namespace_problem"]
-        rows.append(row("namespaces", "missing", f"refused here: {advice}", "run where namespaces are allowed"))
+        rows.append(
+            row("namespaces", "missing", f"refused here: {advice}", "run where namespaces are allowed")
+        )
         rows.append(row("root", "weaker", "the host's, narrowed by Landlock", "needs namespaces"))
         rows.append(row("network", "weaker", "INET sockets refused by seccomp", "needs namespaces"))
     rows.append(row("seccomp", "active", "allowlist, default ENOSYS"))
@@ -208,16 +211,39 @@ def protections(around: Surroundings) -> list[dict[str, str]]:
     elif around.abi:
         rows.append(row("landlock", "weaker", f"ABI {around.abi}", "Linux 6.2 or later"))
     else:
-        rows.append(row("landlock", "missing", "the kernel has none", "boot with lsm=landlock,… or Linux 5.13 or later"))
+        rows.append(
+            row(
+                "landlock",
+                "missing",
+                "the kernel has none",
+                "boot with lsm=landlock,… or Linux 5.13 or later",
+            )
+        )
     if settings["user"] == 0 and around.namespaces:
         rows.append(row("uids", "active", f"a host uid per sandbox from {settings['uid_base']}"))
     else:
-        rows.append(row("uids", "weaker", "sandboxes share the server's uid; namespaces separate them", "start as root"))
-    for name, without in (("memory", "a watcher looks every 100 ms; memfd and SysV memory are refused"),
-                          ("pids", "RLIMIT_NPROC"), ("cpu", "sandboxes run at nice 19")):
+        rows.append(
+            row(
+                "uids",
+                "weaker",
+                "sandboxes share the server's uid; namespaces separate them",
+                "start as root",
+            )
+        )
+    for name, without in (
+        ("memory", "a watcher looks every 100 ms; memfd and SysV memory are refused"),
+        ("pids", "RLIMIT_NPROC"),
+        ("cpu", "sandboxes run at nice 19"),
+    ):
         if tree.has(name):
             rows.append(row(f"cgroup {name}", "active", f"v{tree.controllers[name].version}"))
         else:
-            rows.append(row(f"cgroup {name}", "weaker", f"{without} ({tree.missing[name]})",
-                            "start as root, or by: systemd-run --user --scope -p Delegate=yes"))
+            rows.append(
+                row(
+                    f"cgroup {name}",
+                    "weaker",
+                    f"{without} ({tree.missing[name]})",
+                    "start as root, or by: systemd-run --user --scope -p Delegate=yes",
+                )
+            )
     return rows

@@ -33,16 +33,27 @@ class Zygote:
     `on_forked(slot, pid)` and `on_failed(slot, detail)` answer each `fork`, on the loop.
     """
 
-    def __init__(self, environment: dict[str, Any], settings: dict[str, Any], *, cgroup_memory: bool,
-                 on_forked: Callable[[int, int], None], on_failed: Callable[[int, str], None],
-                 on_ready: Callable[[], None], children: Children, log: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        environment: dict[str, Any],
+        settings: dict[str, Any],
+        *,
+        cgroup_memory: bool,
+        on_forked: Callable[[int, int], None],
+        on_failed: Callable[[int, str], None],
+        on_ready: Callable[[], None],
+        children: Children,
+        log: Callable[[str], None],
+    ) -> None:
         self.environment = environment
         self.report: dict[str, Any] = {}
         self.pid = -1
         self.ready = False
         self.restarts = 0
         self._settings = settings
-        self._seccomp = seccomp.compile_policy(cgroup_memory=cgroup_memory, network_namespace=settings["namespaces"])
+        self._seccomp = seccomp.compile_policy(
+            cgroup_memory=cgroup_memory, network_namespace=settings["namespaces"]
+        )
         self._on_forked, self._on_failed, self._on_ready, self._log = on_forked, on_failed, on_ready, log
         self._children = children
         self._loop = asyncio.get_running_loop()
@@ -60,10 +71,16 @@ class Zygote:
             spec.seek(0)
             control = theirs.fileno()
             source = str(Path(str(resources.files("onehop"))).parent)
-            start = (f"import os, sys; os.dup2({control}, 3, inheritable=True); sys.path.insert(0, {source!r}); "
-                     "from onehop.zygote.launch import main; main()")
-            self._process = subprocess.Popen([sys.executable, "-I", "-c", start, str(spec.fileno())],
-                                             pass_fds=(control, spec.fileno()), env={}, stdin=subprocess.DEVNULL)
+            start = (
+                f"import os, sys; os.dup2({control}, 3, inheritable=True); sys.path.insert(0, {source!r}); "
+                "from onehop.zygote.launch import main; main()"
+            )
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-c", start, str(spec.fileno())],
+                pass_fds=(control, spec.fileno()),
+                env={},
+                stdin=subprocess.DEVNULL,
+            )
         self.pid = self._process.pid
         self._children.watch(self.pid, self._died)
         ours.setblocking(False)
@@ -72,24 +89,37 @@ class Zygote:
 
     def _spec(self) -> dict[str, Any]:
         settings, environment = self._settings, self.environment
-        root = resources.files("onehop")
         code = _wall_code()
         single = not settings["namespaces"] or settings["user"] != 0
         return {
-            "namespaces": settings["namespaces"], "landlock": settings["landlock"], "single_id": single,
-            "staging": f"{settings['runtime']}/root", "environment": environment["path"],
-            "base_prefix": environment["base_prefix"], "python": environment["python"],
-            "version": environment["version"], "preload": environment["preload"],
+            "namespaces": settings["namespaces"],
+            "landlock": settings["landlock"],
+            "single_id": single,
+            "staging": f"{settings['runtime']}/root",
+            "environment": environment["path"],
+            "base_prefix": environment["base_prefix"],
+            "python": environment["python"],
+            "version": environment["version"],
+            "preload": environment["preload"],
             "id_map": "0 0 1" if single else f"0 {settings['uid_base']} 65535",
-            "allowed_threads": list(ALLOWED_THREADS), "seccomp": self._seccomp.hex(), "code": code,
+            "allowed_threads": list(ALLOWED_THREADS),
+            "seccomp": self._seccomp.hex(),
+            "code": code,
             "variables": self._variables(),
         }
 
     def _variables(self) -> dict[str, str]:
         path = "/opt/env" if self._settings["namespaces"] else self.environment["path"]
         return {
-            "PATH": f"{path}/bin:/usr/bin:/bin", "VIRTUAL_ENV": path, "HOME": "/workspace", "USER": "sandbox",
-            "LOGNAME": "sandbox", "LANG": "C.UTF-8", "TZ": "UTC", "TERM": "dumb", "SHELL": "/bin/bash",
+            "PATH": f"{path}/bin:/usr/bin:/bin",
+            "VIRTUAL_ENV": path,
+            "HOME": "/workspace",
+            "USER": "sandbox",
+            "LOGNAME": "sandbox",
+            "LANG": "C.UTF-8",
+            "TZ": "UTC",
+            "TERM": "dumb",
+            "SHELL": "/bin/bash",
             "PYTHONDONTWRITEBYTECODE": "1",
             **self.environment["variables"],
         }
@@ -132,7 +162,9 @@ class Zygote:
                 case "ready":
                     self.report = message
                     if message["unknown_threads"]:
-                        raise JailError(f"zygote threads that are not on the list: {message['unknown_threads']}")
+                        raise JailError(
+                            f"zygote threads that are not on the list: {message['unknown_threads']}"
+                        )
                     self.ready = True
                     self._on_ready()
 
@@ -176,6 +208,10 @@ def _wall_code() -> dict[str, str]:
     for package in ("jail", "zygote", "kernel"):
         code[f"onehop/{package}/__init__.py"] = ""
         for file in root.joinpath(package).iterdir():
-            if file.name.endswith(".py") and file.name != "__init__.py" and WALL_MARK in (text := file.read_text()):
+            if (
+                file.name.endswith(".py")
+                and file.name != "__init__.py"
+                and WALL_MARK in (text := file.read_text())
+            ):
                 code[f"onehop/{package}/{file.name}"] = text
     return code

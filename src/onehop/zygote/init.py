@@ -47,7 +47,9 @@ def report_failure(control_fd: int, error: BaseException) -> None:
     """The last word of an init that could not raise its walls."""
     try:
         with socket.socket(fileno=os.dup(control_fd)) as control:
-            control.send(json.dumps({"event": "failed", "detail": f"{type(error).__name__}: {error}"[:2000]}).encode())
+            control.send(
+                json.dumps({"event": "failed", "detail": f"{type(error).__name__}: {error}"[:2000]}).encode()
+            )
     except OSError:
         pass
 
@@ -60,7 +62,9 @@ def main(template: Template, request: dict[str, Any], fds: list[int]) -> None:
 
 
 class Init:
-    def __init__(self, template: Template, control: socket.socket, go: dict[str, Any], kernel_fds: list[int]) -> None:
+    def __init__(
+        self, template: Template, control: socket.socket, go: dict[str, Any], kernel_fds: list[int]
+    ) -> None:
         self.template = template
         self.control = control
         self.go = go
@@ -70,13 +74,18 @@ class Init:
         if template.namespaces:
             self.home = enter.WORKSPACE
             self.workspace, self.ruleset = enter.enter_sandbox(
-                workspace_bytes=go["workspace_bytes"], workspace_inodes=go["workspace_inodes"],
-                tmp_bytes=go["tmp_bytes"], shm_bytes=go["shm_bytes"], abi=template.abi,
-                last_capability=template.last_capability)
+                workspace_bytes=go["workspace_bytes"],
+                workspace_inodes=go["workspace_inodes"],
+                tmp_bytes=go["tmp_bytes"],
+                shm_bytes=go["shm_bytes"],
+                abi=template.abi,
+                last_capability=template.last_capability,
+            )
         else:
             self.home = go["directory"]
             self.workspace, self.ruleset = enter.enter_without_namespaces(
-                go["directory"], template.spec["environment"], template.spec["base_prefix"], template.abi)
+                go["directory"], template.spec["environment"], template.spec["base_prefix"], template.abi
+            )
         self._wake, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -100,8 +109,15 @@ class Init:
                 try:
                     getattr(self, "on_" + request["do"])(request, fds)
                 except OSError as error:
-                    self._send({"event": "refused", "do": request["do"], "ticket": request.get("ticket"),
-                                "errno": error.errno, "detail": str(error)})
+                    self._send(
+                        {
+                            "event": "refused",
+                            "do": request["do"],
+                            "ticket": request.get("ticket"),
+                            "errno": error.errno,
+                            "detail": str(error),
+                        }
+                    )
                 finally:
                     for received in fds:
                         os.close(received)
@@ -212,8 +228,14 @@ class Init:
                     os.killpg(pid, signal.SIGKILL)
                 except ProcessLookupError:
                     pass
-                self._send({"event": "kernel_exit", "kernel": name, "pid": pid,
-                            "code": os.waitstatus_to_exitcode(status)})
+                self._send(
+                    {
+                        "event": "kernel_exit",
+                        "kernel": name,
+                        "pid": pid,
+                        "code": os.waitstatus_to_exitcode(status),
+                    }
+                )
 
     def _send(self, message: dict[str, Any], fds: list[int] | None = None) -> None:
         try:

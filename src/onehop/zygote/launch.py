@@ -50,15 +50,22 @@ def _write_code(directory: str, spec: dict[str, Any]) -> None:
 def _enter_root(spec: dict[str, Any]) -> None:
     sys.unshare(sys.CLONE_NEWNS)
     sys.mount("none", "/", "", sys.MS_REC | sys.MS_PRIVATE)
-    root.build(spec["staging"], environment=spec["environment"], base_prefix=spec["base_prefix"],
-               python=spec["python"], version=spec["version"])
+    root.build(
+        spec["staging"],
+        environment=spec["environment"],
+        base_prefix=spec["base_prefix"],
+        python=spec["python"],
+        version=spec["version"],
+    )
     root.enter(spec["staging"])
     _own_user_namespace(spec["id_map"])
     os.setresgid(0, 0, 0)
     if not spec["single_id"]:
         os.setgroups([])
     os.setresuid(0, 0, 0)
-    sys.mount("tmpfs", root.CODE_MOUNT, "tmpfs", sys.MS_NOSUID | sys.MS_NODEV, "size=8m,nr_inodes=1024,mode=755")
+    sys.mount(
+        "tmpfs", root.CODE_MOUNT, "tmpfs", sys.MS_NOSUID | sys.MS_NODEV, "size=8m,nr_inodes=1024,mode=755"
+    )
     # For libraries that want a temporary directory on import; every sandbox mounts its own over it.
     sys.mount("tmpfs", "/tmp", "tmpfs", sys.MS_NOSUID | sys.MS_NODEV, "size=8m,nr_inodes=1024,mode=1777")
 

@@ -43,8 +43,14 @@ def main(code: str) -> None:
     unknown = [name for name in threads[1:] if name not in spec["allowed_threads"]]
     gc.collect()
     gc.freeze()
-    report = {"event": "ready", "seconds": round(time.monotonic() - started, 3), "threads": threads,
-              "unknown_threads": unknown, "missing": missing, "resident_bytes": _resident()}
+    report = {
+        "event": "ready",
+        "seconds": round(time.monotonic() - started, 3),
+        "threads": threads,
+        "unknown_threads": unknown,
+        "missing": missing,
+        "resident_bytes": _resident(),
+    }
     control.send(json.dumps(report).encode())
     if unknown:
         sys.exit(f"threads that are not on the list: {unknown}")
@@ -102,12 +108,20 @@ def _serve(control: socket.socket, spec: dict[str, Any]) -> None:
         control.send(json.dumps(reply).encode())
 
 
-def _fork_sandbox(control: socket.socket, request: dict[str, Any], fds: list[int], template: init.Template) -> int:
+def _fork_sandbox(
+    control: socket.socket, request: dict[str, Any], fds: list[int], template: init.Template
+) -> int:
     """One new sandbox: its init is a child of the supervisor (CLONE_PARENT), which reaps it."""
     flags = syscalls.CLONE_PARENT
     if template.namespaces:
-        flags |= (syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWNS | syscalls.CLONE_NEWPID | syscalls.CLONE_NEWNET
-                  | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS)
+        flags |= (
+            syscalls.CLONE_NEWUSER
+            | syscalls.CLONE_NEWNS
+            | syscalls.CLONE_NEWPID
+            | syscalls.CLONE_NEWNET
+            | syscalls.CLONE_NEWIPC
+            | syscalls.CLONE_NEWUTS
+        )
     pid = syscalls.clone(flags)
     if pid == 0:
         try:

@@ -20,14 +20,27 @@ from onehop import protocol
 from onehop.jail import syscalls
 from onehop.protocol import Entry, PorterReply, PorterRequest
 
-RESOLVE = (syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS | syscalls.RESOLVE_NO_MAGICLINKS
-           | syscalls.RESOLVE_NO_XDEV)
+RESOLVE = (
+    syscalls.RESOLVE_BENEATH
+    | syscalls.RESOLVE_NO_SYMLINKS
+    | syscalls.RESOLVE_NO_MAGICLINKS
+    | syscalls.RESOLVE_NO_XDEV
+)
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NONBLOCK
 MAX_DEPTH = 32
 _ERRORS = {
-    errno.ENOENT: "not_found", errno.ENOTDIR: "not_found", errno.ELOOP: "not_regular", errno.EXDEV: "not_regular",
-    errno.ENXIO: "not_regular", errno.EISDIR: "not_regular", errno.ENOSPC: "no_space", errno.EDQUOT: "no_space",
-    errno.EFBIG: "no_space", errno.ENAMETOOLONG: "bad_path", errno.EACCES: "denied", errno.EPERM: "denied",
+    errno.ENOENT: "not_found",
+    errno.ENOTDIR: "not_found",
+    errno.ELOOP: "not_regular",
+    errno.EXDEV: "not_regular",
+    errno.ENXIO: "not_regular",
+    errno.EISDIR: "not_regular",
+    errno.ENOSPC: "no_space",
+    errno.EDQUOT: "no_space",
+    errno.EFBIG: "no_space",
+    errno.ENAMETOOLONG: "bad_path",
+    errno.EACCES: "denied",
+    errno.EPERM: "denied",
 }
 
 
@@ -40,7 +53,9 @@ class _Refused(Exception):
 def serve(connection_fd: int, workspace: int) -> None:
     """Answers requests until the other side hangs up."""
     with socket.socket(fileno=connection_fd) as connection:
-        connection.sendall(protocol.PORTER_HEADER.pack(0))  # "here I am", so that the peer can start its clock
+        connection.sendall(
+            protocol.PORTER_HEADER.pack(0)
+        )  # "here I am", so that the peer can start its clock
         while (frame := _receive(connection)) is not None:
             request = protocol.decode_porter_request(frame)
             if request.operation == "write":
@@ -126,8 +141,13 @@ def _write(connection: socket.socket, workspace: int, request: PorterRequest) ->
         parent, name = _open_parent(workspace, request.path, create=True)
         _refuse_irregular_target(parent, name)
         temporary = f".onehop-{secrets.token_hex(8)}"
-        fd = syscalls.openat2(parent, os.fsencode(temporary), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW,
-                              0o644, RESOLVE)
+        fd = syscalls.openat2(
+            parent,
+            os.fsencode(temporary),
+            os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW,
+            0o644,
+            RESOLVE,
+        )
     except (OSError, _Refused) as error:
         failure = error
     while True:
@@ -141,7 +161,7 @@ def _write(connection: socket.socket, workspace: int, request: PorterRequest) ->
             try:
                 view = memoryview(chunk)
                 while view:
-                    view = view[os.write(fd, view):]
+                    view = view[os.write(fd, view) :]
             except OSError as error:
                 failure = error
     try:
