@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from onehop.environments.build import Environment
+from onehop.environments import Environment
 from onehop.errors import WeakIsolationError
 from onehop.supervisor.spawn import SupervisorHandle, SupervisorSettings, start
 from tests.api.gateway import Gateway

@@ -45,6 +45,12 @@ class Gateway:
     def port(self) -> int:
         return int(self.url.rpartition(":")[2])
 
+    def __enter__(self) -> Gateway:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
     def stop(self) -> int:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
@@ -55,5 +61,6 @@ class Gateway:
             raise
 
     def kill(self) -> None:
-        self.process.kill()
+        if self.process.poll() is None:
+            self.process.kill()
         self.process.wait()

@@ -1,4 +1,8 @@
-"""The application: every route, behind the guard. Other protocols are mounted into the same application."""
+"""The application: every route, behind the guard. Other protocols are mounted into the same application.
+
+The native routes are looked up before FastAPI's own stack, whose six layers cost a request as much
+as everything else here together; what they do not know goes on to FastAPI.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,12 @@ from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Match, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from onehop import __version__
 from onehop.api import docs, openapi
-from onehop.api.asgi import Call, encode_json
+from onehop.api.asgi import Call, encode_json, problem_body
 from onehop.api.executions import Executions
 from onehop.api.files import Files
 from onehop.api.guard import Guard
@@ -22,38 +27,64 @@ from onehop.errors import NotFoundError
 from onehop.sessions import Engine
 
 
-def create_app(engine: Engine, settings: Settings) -> FastAPI:
+class App(FastAPI):
+    """FastAPI with native routes in front.
+
+    Attributes:
+        operations: what the native routes do.
+    """
+
+    def __init__(self, engine: Engine, settings: Settings) -> None:
+        super().__init__(
+            title="onehop",
+            version=__version__,
+            openapi_url=None,
+            docs_url=None,
+            redoc_url=None,
+            redirect_slashes=False,
+        )
+        self.operations = [
+            *Executions(engine).operations(),
+            *Sessions(engine).operations(),
+            *Files(engine).operations(),
+            *Service(engine).operations(),
+        ]
+        self._settings = settings
+        description = encode_json(openapi.document(self.operations, settings))
+
+        async def describe(call: Call) -> None:
+            await call.answer(description)
+
+        pages = [
+            Operation("GET", path, handler, "", "", "")
+            for path, handler in {**docs.PAGES, "/openapi.json": describe}.items()
+        ]
+        self._native = _routes([*self.operations, *pages])
+        self.add_exception_handler(HTTPException, _not_found)
+
+    def build_middleware_stack(self) -> ASGIApp:
+        others = super().build_middleware_stack()
+        native = self._native
+
+        async def route(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] == "http":
+                for one in native:
+                    match, child = one.matches(scope)
+                    if match is Match.FULL:
+                        scope.update(child)
+                        await one.app(scope, receive, send)
+                        return
+            await others(scope, receive, send)
+
+        return Guard(route, self._settings)
+
+
+def create_app(engine: Engine, settings: Settings) -> App:
     """The ASGI application for an engine that has been entered."""
-    operations = [
-        *Executions(engine).operations(),
-        *Sessions(engine).operations(),
-        *Files(engine).operations(),
-        *Service(engine).operations(),
-    ]
-    app = FastAPI(
-        title="onehop",
-        version=__version__,
-        openapi_url=None,
-        docs_url=None,
-        redoc_url=None,
-        redirect_slashes=False,
-    )
-    app.add_middleware(Guard, settings=settings)
-    app.add_exception_handler(HTTPException, _not_found)
-    app.router.routes.extend(routes(operations))
-    described = encode_json(openapi.document(operations, settings))
-
-    async def description(call: Call) -> None:
-        await call.answer(described)
-
-    pages = {**docs.PAGES, "/openapi.json": description}
-    for path, handler in pages.items():
-        page = Operation("GET", path, handler, handler.__name__, "", "")
-        app.router.routes.append(Route(path, Resource([page])))
-    return app
+    return App(engine, settings)
 
 
-def routes(operations: list[Operation]) -> list[Route]:
+def _routes(operations: list[Operation]) -> list[Route]:
     """One route per path, in the order of first mention: the hot ones come first."""
     by_path: dict[str, list[Operation]] = {}
     for operation in operations:
@@ -62,5 +93,7 @@ def routes(operations: list[Operation]) -> list[Route]:
 
 
 async def _not_found(request: Request, error: Exception) -> Response:
-    # Raised on to the guard, which answers every problem.
-    raise NotFoundError(f"there is nothing at {str(request.scope['path'])[:200]!r}") from error
+    # Answered here: FastAPI's own stack would turn an exception into its 500 before the guard sees it.
+    problem = NotFoundError(f"there is nothing at {str(request.scope['path'])[:200]!r}")
+    body = problem_body(problem, request.scope["request_id"])
+    return Response(body, status_code=problem.status, media_type="application/problem+json")

@@ -5,18 +5,14 @@ Handlers get a `Call`; they answer through it or raise a ProblemError. Nothing h
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from typing import Any
+from collections.abc import AsyncIterator, Iterable
 
 import msgspec
 from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
 
 from onehop.errors import InvalidRequestError, ProblemError, TooLargeError, UnsupportedMediaTypeError
 
-Scope = dict[str, Any]
-Message = dict[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 Header = tuple[bytes, bytes]
 
 JSON: Header = (b"content-type", b"application/json")
@@ -124,11 +120,17 @@ class Call:
 
     async def problem(self, error: ProblemError, request_id: str, *, headers: Iterable[Header] = ()) -> None:
         """The problem document of RFC 9457."""
-        document = {**error.document(), "request_id": request_id}
         more = [(b"retry-after", b"1")] if error.status in (429, 503) else []
         if error.status == 405:
             more.append((b"allow", ", ".join(error.extra["allow"]).encode()))
-        await self.answer(encode_json(document), status=error.status, headers=[PROBLEM, *more, *headers])
+        await self.answer(
+            problem_body(error, request_id), status=error.status, headers=[PROBLEM, *more, *headers]
+        )
+
+
+def problem_body(error: ProblemError, request_id: str) -> bytes:
+    """The document, with the name under which the log has more."""
+    return encode_json({**error.document(), "request_id": request_id})
 
 
 def whole_number(text: str, field: str) -> int:

@@ -37,6 +37,7 @@ _EXECUTE_PROBLEMS = (
     errors.InvalidRequestError,
     errors.InvalidPathError,
     errors.NotARegularFileError,
+    errors.ConflictError,
     errors.TooLargeError,
     errors.UnsupportedMediaTypeError,
     errors.TooManyError,

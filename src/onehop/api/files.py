@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from urllib.parse import quote
 
+from starlette.convertors import PathConvertor, register_url_convertor
+
 from onehop import errors
 from onehop.api import examples
 from onehop.api.asgi import Call, encode_json
@@ -13,8 +15,17 @@ from onehop.sessions.answers import FileInfo, FileList
 
 OCTETS = b"application/octet-stream"
 
+
+class FileConvertor(PathConvertor):
+    """The rest of a URL's path as it is: file names may hold line feeds, which `.` does not match."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("file", FileConvertor())
+
 _GONE = (errors.SessionNotFoundError, errors.SessionEndedError, errors.TooManyError)
-_PATH = (errors.InvalidPathError, errors.NotARegularFileError)
+_PATH = (errors.InvalidPathError, errors.NotARegularFileError, errors.ConflictError)
 
 
 class Files:
@@ -22,7 +33,7 @@ class Files:
         self._engine = engine
 
     def operations(self) -> list[Operation]:
-        path = "/api/sessions/{session_id}/files/{path:path}"
+        path = "/api/sessions/{session_id}/files/{path:file}"
         return [
             Operation(
                 "GET",

@@ -60,7 +60,7 @@ def document(operations: list[Operation], settings: Settings) -> dict[str, Any]:
     """The whole document for the native API."""
     paths: dict[str, dict[str, Any]] = {}
     for operation in operations:
-        path = re.sub(r":path\}", "}", operation.path)
+        path = re.sub(r":\w+\}", "}", operation.path)
         paths.setdefault(path, {})[operation.method.lower()] = _operation(operation)
     return {
         "openapi": "3.1.0",

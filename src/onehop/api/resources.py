@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from onehop.api.asgi import Call, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
+
+from onehop.api.asgi import Call
 from onehop.errors import MethodNotAllowedError, ProblemError
 
 Handler = Callable[[Call], Awaitable[None]]

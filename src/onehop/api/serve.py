@@ -16,6 +16,7 @@ import uvloop
 
 from onehop import config
 from onehop.api.app import create_app
+from onehop.api.cork import CorkedProtocol
 from onehop.config import Settings
 from onehop.errors import ConfigurationError, EngineError, OnehopError
 from onehop.sessions import Engine
@@ -111,7 +112,7 @@ async def _run(
     server = _Server(
         uvicorn.Config(
             create_app(engine, settings),
-            http="httptools",
+            http=CorkedProtocol,
             ws="none",
             lifespan="off",
             log_config=None,

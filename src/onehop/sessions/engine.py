@@ -229,7 +229,7 @@ class Engine:
         requests.check_path(path)
         self._check_open()
         async with self._transfer(session_id) as (session, porter):
-            entry = await porter.write(path, files.at_most(content, session.workspace_bytes))
+            entry = await files.write(porter, path, files.at_most(content, session.workspace_bytes))
             session.knows(entry)
             return FileInfo(entry.path, entry.bytes)
 
@@ -307,9 +307,13 @@ class Engine:
                     session.close_porter()
                     session.porter = await self._client.open_porter(session.sandbox)
                     entries, truncated = await session.porter.list()
-            changes = files.changed(
-                entries, session.listing, since_s=run.started_at, leave_out=run.end.spill_file
-            )
+            if session.listing is None and not run.start_known:
+                truncated = True  # nothing to compare with
+            else:
+                spill_file = run.end.spill_file
+                changes = files.changed(
+                    entries, session.listing, since_s=run.started_at, leave_out=spill_file
+                )
             session.listing = {entry.path: entry for entry in entries}
         except (errors.OnehopError, TimeoutError) as error:
             session.close_porter()

@@ -11,7 +11,13 @@ import contextlib
 from base64 import b64encode
 from collections.abc import AsyncIterator, Mapping
 
-from onehop.errors import OnehopError, TooLargeError, UnavailableError
+from onehop.errors import (
+    ConflictError,
+    FileNotFoundInWorkspaceError,
+    OnehopError,
+    TooLargeError,
+    UnavailableError,
+)
 from onehop.protocol import Entry
 from onehop.sessions.answers import FileInfo
 from onehop.supervisor.client import Porter
@@ -44,13 +50,21 @@ async def step(what: str) -> AsyncIterator[None]:
         raise UnavailableError(f"the sandbox does not {what}") from None
 
 
+async def write(porter: Porter, path: str, content: AsyncIterator[bytes]) -> Entry:
+    """Creates or replaces a file whole. Raises ConflictError when a folder on the way is a file."""
+    try:
+        return await porter.write(path, content)
+    except FileNotFoundInWorkspaceError:
+        raise ConflictError(f"{path!r} cannot be made: part of its path is not a folder") from None
+
+
 async def put(porter: Porter, contents: Mapping[str, bytes], known: Mapping[str, Entry]) -> list[Entry]:
     """Writes files. On an error those that were new are taken away again, and the error is raised."""
     written: list[Entry] = []
     try:
         for path, content in contents.items():
             async with step("take files"):
-                written.append(await porter.write(path, _once(content)))
+                written.append(await write(porter, path, _once(content)))
     except OnehopError:
         await _take_back(porter, [entry.path for entry in written if entry.path not in known])
         raise

@@ -61,9 +61,8 @@ class Recovery:
             followed = [await self._resume_alone(execution, unfinished, box) for execution in box.executions]
             if not any(followed):
                 self._client.discard_sandbox(box.id)
-        for execution in list(
-            unfinished
-        ):  # no sandbox is left of them; the supervisor may still have their events
+        # No sandbox is left of the others; the supervisor may still have their events.
+        for execution in list(unfinished):
             await self._resume_alone(execution, unfinished, None)
         return alive, lost
 
@@ -120,6 +119,8 @@ class Recovery:
     async def _follow(self, run: Run, row: StoredExecution | None) -> None:
         if row is not None:
             run.started_at = row.started_at
+        else:
+            run.start_known = False
         self._journal.resumed(run)
         await follow(self._client, run)
 

@@ -266,16 +266,13 @@ def _check_env(env: dict[str, str], limit_bytes: int) -> None:
         raise TooLargeError(f"env has {total} bytes, the limit is {limit_bytes}", limit_bytes=limit_bytes)
 
 
-def _at_most(field: str, value: float, limit: float, *, least: float = 0) -> float:
-    if value > limit:
-        raise InvalidRequestError(
-            f"{field}: the most is {limit:g}, got {value:g}", field=field, maximum=limit
-        )
-    if value < least:
-        raise InvalidRequestError(
-            f"{field}: the least is {least:g}, got {value:g}", field=field, minimum=least
-        )
-    return value
+def _at_most(field: str, value: int | float, limit: float, *, least: float = 0) -> int | float:
+    if least <= value <= limit:
+        return value
+    bound = f"the most is {limit:g}" if value > limit else f"the least is {least:g}"
+    # A number of thousands of digits has no float to be formatted as.
+    shown = f"{value:g}" if isinstance(value, float) else str(value)[:20]
+    raise InvalidRequestError(f"{field}: {bound}, got {shown}", field=field)
 
 
 def _bytes(field: str, text: str) -> int:

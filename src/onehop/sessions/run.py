@@ -102,6 +102,7 @@ class Run:
         "sandbox",
         "seen",
         "session",
+        "start_known",
         "started_at",
     )
 
@@ -119,6 +120,8 @@ class Run:
         self.sandbox = sandbox
         self.isolation = isolation or {}
         self.started_at = time.time()
+        self.start_known = True
+        """False when it began under an earlier gateway that had no time to write down when."""
         self.ended_at = 0.0
         self.events: list[PublicEvent] = []
         self.seen = 0
@@ -269,7 +272,7 @@ class Run:
     # --- events out ---------------------------------------------------------------------------------
 
     async def follow(self, after: int, *, pause_s: float) -> AsyncIterator[list[tuple[int, PublicEvent]]]:
-        """Events after number `after`, as they come, several at a time; an empty list after `pause_s` of none."""
+        """Events after number `after`, as they come, several at a time; an empty list after each `pause_s`."""
         position = after
         while True:
             events = self.events[position:]

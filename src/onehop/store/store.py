@@ -21,6 +21,9 @@ from onehop.store.tables import executions, sessions
 
 T = TypeVar("T")
 
+BATCH_S = 0.05
+"""A result is committed this long after it came, together with all that came meanwhile."""
+
 
 class Store:
     """Owned by one event loop. Make it with `open`; `close` writes what is left.
@@ -33,6 +36,7 @@ class Store:
         self.on_stored: Callable[[list[str]], None] = lambda _: None
         self._loop = asyncio.get_running_loop()
         self._engine = open_database(url, state)
+        self._timer: asyncio.TimerHandle | None = None
         self._readers = ThreadPoolExecutor(1, thread_name_prefix="store-reader")
         with self._engine.connect() as connection:
             running = set(
@@ -46,6 +50,8 @@ class Store:
         return cls(url, state)
 
     def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
         self._writer.close()
         self._readers.shutdown()
         self._engine.dispose()
@@ -64,12 +70,15 @@ class Store:
 
     def started(self, execution: str, session: str | None, started_at: float) -> None:
         self._writer.started(execution, session, started_at)
+        self._soon()
 
     def withdrawn(self, execution: str) -> None:
         self._writer.withdrawn(execution)
+        self._soon()
 
     def finished(self, record: Finished) -> None:
         self._writer.finished(record)
+        self._soon()
 
     async def execution(self, name: str) -> StoredExecution | None:
         found = await self._read(_executions(executions.c.id == name))
@@ -84,6 +93,7 @@ class Store:
     async def add_session(self, row: SessionRow) -> None:
         """Returns when the row is committed. Raises QuotaExceededError, UnavailableError."""
         future = self._writer.job(writer.add_session(row), wait=True)
+        self._writer.wake()
         assert future is not None
         try:
             await asyncio.wrap_future(future)
@@ -96,6 +106,7 @@ class Store:
 
     def end_session(self, session: str, reason: str) -> None:
         self._writer.job(writer.end_session(session, reason, time.time()))
+        self._soon()
 
     async def session(self, name: str) -> SessionRow | None:
         found = await self._read(_sessions(sessions.c.id == name))
@@ -109,15 +120,25 @@ class Store:
     def prune(self, *, before: float, limit_bytes: int) -> None:
         """Forgets what is older than `before`, and the oldest results beyond `limit_bytes` in all."""
         self._writer.job(writer.prune(before, limit_bytes))
+        self._soon()
 
     async def flush(self) -> None:
         """Returns when everything that was written before is committed (or refused)."""
         future = self._writer.job(lambda _: None, wait=True)
+        self._writer.wake()
         assert future is not None
         try:
             await asyncio.wrap_future(future)
         except DBAPIError:
             self.check_writable()
+
+    def _soon(self) -> None:
+        if self._timer is None:
+            self._timer = self._loop.call_later(BATCH_S, self._now)
+
+    def _now(self) -> None:
+        self._timer = None
+        self._writer.wake()
 
     def _stored(self, ids: list[str]) -> None:
         try:

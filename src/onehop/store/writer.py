@@ -21,7 +21,6 @@ from onehop.store.database import is_full
 from onehop.store.records import Finished, SessionRow
 from onehop.store.tables import executions, sessions
 
-BATCH_S = 0.05
 RETRY_S = 1.0
 PRUNE_ROWS = 200
 
@@ -44,7 +43,7 @@ class Batch:
 
 
 class Writer:
-    """Methods may be called from any thread.
+    """Methods may be called from any thread; what they leave is written after the next `wake`.
 
     Args:
         on_stored: called on the writer's thread with the ids of executions whose results are committed.
@@ -57,7 +56,6 @@ class Writer:
         self._on_stored = on_stored
         self._queue: deque[tuple[str, Any]] = deque()
         self._wake = threading.Event()
-        self._urgent = threading.Event()
         self._closing = False
         self._batch = Batch()
         self._in_database = running
@@ -66,43 +64,36 @@ class Writer:
         self._thread.start()
 
     def started(self, execution: str, session: str | None, started_at: float) -> None:
-        self._put("started", {"id": execution, "session": session, "started_at": started_at})
+        self._queue.append(("started", {"id": execution, "session": session, "started_at": started_at}))
 
     def withdrawn(self, execution: str) -> None:
         """The execution was refused before it began: there is nothing to remember."""
-        self._put("withdrawn", execution)
+        self._queue.append(("withdrawn", execution))
 
     def finished(self, record: Finished) -> None:
-        self._put("finished", record)
+        self._queue.append(("finished", record))
 
     def job(self, job: Job, *, wait: bool = False) -> Future[None] | None:
-        """Another statement. With `wait` it is committed at once, and a failure drops it and is raised."""
+        """Another statement. With `wait` a failure drops it and is raised by the future."""
         future: Future[None] | None = Future() if wait else None
-        self._put("job", (job, future))
-        if wait:
-            self._urgent.set()
+        self._queue.append(("job", (job, future)))
         return future
+
+    def wake(self) -> None:
+        """Write now. Waking a thread costs more than all else here: it is not for every execution."""
+        self._wake.set()
 
     def close(self, timeout_s: float = 3.0) -> None:
         """Writes what is left, once."""
         self._closing = True
-        self._urgent.set()
         self._wake.set()
         self._thread.join(timeout_s)
-
-    def _put(self, kind: str, value: Any) -> None:
-        self._queue.append((kind, value))
-        # Setting an event that is set already costs a lock; a look does not.
-        if not self._wake.is_set():
-            self._wake.set()
 
     def _run(self) -> None:
         with self._engine.connect() as connection:
             while True:
                 self._wake.wait(RETRY_S if self._batch else None)
-                self._urgent.wait(RETRY_S if self.problem else BATCH_S)
                 self._wake.clear()
-                self._urgent.clear()
                 self._drain()
                 if self._batch:
                     self._commit(connection)
@@ -169,7 +160,7 @@ class Writer:
         for record in batch.finished.values():
             row = _row(record)
             if record.id in self._in_database:
-                updates.append({**row, "key": row["id"]})
+                updates.append({"key": record.id, **{name: row[name] for name in _RESULT}})
             else:
                 inserts.append(row)
         if inserts:
@@ -179,10 +170,11 @@ class Writer:
         return list(batch.finished)
 
 
+_RESULT = ("status", "ended_at", "document", "events", "stored_bytes")
 _UPDATE = (
     update(executions)
     .where(executions.c.id == bindparam("key"))
-    .values({name: bindparam(name) for name in ("status", "ended_at", "document", "events", "stored_bytes")})
+    .values({name: bindparam(name) for name in _RESULT})
 )
 
 
