@@ -76,12 +76,17 @@ def test_svg(session: Session, choose: str) -> None:
     outcome = session.run(PYPLOT + "plt.plot([1, 2]);")
     assert kinds(outcome) == [SVG]
     assert outcome.results[0]["image/svg+xml"].lstrip().startswith("<?xml")
-    assert kinds(session.run("%config InlineBackend.figure_formats = ['png', 'svg']\nplt.plot([1]);")) == [PNG | SVG]
+    assert kinds(session.run("%config InlineBackend.figure_formats = ['png', 'svg']\nplt.plot([1]);")) == [
+        PNG | SVG
+    ]
     assert kinds(session.run("%config InlineBackend.figure_formats = ['retina']\nplt.plot([1]);")) == [PNG]
 
 
 def test_a_figure_that_cannot_be_drawn_is_an_error(session: Session) -> None:
-    for code in ("plt.plot([1]); plt.title('$\\\\nosuch$');", "plt.plot([1]); plt.title('$\\\\nosuch$'); plt.show()"):
+    for code in (
+        "plt.plot([1]); plt.title('$\\\\nosuch$');",
+        "plt.plot([1]); plt.title('$\\\\nosuch$'); plt.show()",
+    ):
         outcome = session.run(PYPLOT + code)
         assert outcome.status == "error"
         assert outcome.error is not None and outcome.error["name"] == "ValueError"
@@ -96,14 +101,17 @@ def test_a_figure_is_shown_when_the_code_fails_after_it(session: Session) -> Non
 def test_capture_keeps_the_figure(session: Session) -> None:
     assert session.run(f"%%capture held\n{PYPLOT}plt.plot([1]); print('x')").results == []
     assert value(session.run("held.stdout, [sorted(o.data) for o in held.outputs]")) == (
-        "('x\\n', [['image/png', 'text/plain']])")
+        "('x\\n', [['image/png', 'text/plain']])"
+    )
 
 
 def test_plots_in_child_processes(session: Session) -> None:
     outcome = session.run(
         "open('p.py', 'w').write('import matplotlib.pyplot as plt; plt.plot([1]); plt.savefig(\"p.png\")')\n"
         "import subprocess, sys; done = subprocess.run([sys.executable, 'p.py'], capture_output=True, text=True)\n"
-        "import os; (done.returncode, os.path.exists('p.png'))", timeout_s=60)
+        "import os; (done.returncode, os.path.exists('p.png'))",
+        timeout_s=60,
+    )
     assert value(outcome) == "(0, True)"
 
 
@@ -111,7 +119,9 @@ def test_animation(session: Session) -> None:
     outcome = session.run(
         PYPLOT + "from matplotlib.animation import FuncAnimation; from IPython.display import HTML\n"
         "fig, ax = plt.subplots(); line, = ax.plot([0, 1]); plt.close(fig)\n"
-        "HTML(FuncAnimation(fig, lambda i: (line,), frames=2).to_jshtml())", timeout_s=60)
+        "HTML(FuncAnimation(fig, lambda i: (line,), frames=2).to_jshtml())",
+        timeout_s=60,
+    )
     assert [("text/html" in kind) for kind in kinds(outcome)] == [True]
 
 

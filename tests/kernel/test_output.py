@@ -29,9 +29,14 @@ C = "import ctypes, os, subprocess, sys\nlibc = ctypes.CDLL(None)\n"
         ('print("a"); sys.stdout.buffer.write(b"b\\n"); print("c")', "a\nb\nc\n"),
         ('sys.stdout.write("no newline")', "no newline"),
         ('print("x", flush=True, end=""); print("é漢🙂")', "xé漢🙂\n"),
-        ('pid = os.fork()\nif pid == 0:\n    print("child"); sys.exit()\nos.waitpid(pid, 0); print("parent")',
-         "child\nparent\n"),
-        ('print("once", end="")\npid = os.fork()\nif pid == 0:\n    os._exit(0)\nos.waitpid(pid, 0);', "once"),
+        (
+            'pid = os.fork()\nif pid == 0:\n    print("child"); sys.exit()\nos.waitpid(pid, 0); print("parent")',
+            "child\nparent\n",
+        ),
+        (
+            'print("once", end="")\npid = os.fork()\nif pid == 0:\n    os._exit(0)\nos.waitpid(pid, 0);',
+            "once",
+        ),
     ],
 )
 def test_standard_output_is_in_order(session: Session, code: str, expected: str) -> None:
@@ -57,7 +62,9 @@ def test_output_comes_as_it_happens(driver: Driver, session: Session) -> None:
         if event.kind == "stdout" and b"before" in event.payload:
             arrived.set()
 
-    code = "import os, time\nprint('before')\nwhile not os.path.exists('go'): time.sleep(0.005)\nprint('after')"
+    code = (
+        "import os, time\nprint('before')\nwhile not os.path.exists('go'): time.sleep(0.005)\nprint('after')"
+    )
     running = driver.submit(session.start(code, on_event=listen, timeout_s=20))
     assert arrived.wait(10), "the line was held back until the cell ended"
     assert not running.done()

@@ -23,7 +23,11 @@ IMPORTS = "from IPython.display import *\n"
         ("JSON({'a': [1, None]})", "application/json", '{"a": [1, null]}'),
         ("Javascript('alert(1)')", "application/javascript", "alert(1)"),
         ("SVG('<svg xmlns=\"http://www.w3.org/2000/svg\"/>')", "image/svg+xml", "<svg xmlns="),
-        ("Image(data=b'\\x89PNG-like', format='png')", "image/png", base64.b64encode(b"\x89PNG-like").decode()),
+        (
+            "Image(data=b'\\x89PNG-like', format='png')",
+            "image/png",
+            base64.b64encode(b"\x89PNG-like").decode(),
+        ),
         ("IFrame('http://example', 1, 1)", "text/html", "<iframe"),
     ],
 )
@@ -55,7 +59,9 @@ def test_pictures_of_pillow(session: Session) -> None:
     assert base64.b64decode(result["image/png"]).startswith(b"\x89PNG\r\n\x1a\n")
 
 
-@pytest.mark.parametrize("show", ["figure", "display(figure)", "figure.show()", "import plotly; plotly.io.show(figure)"])
+@pytest.mark.parametrize(
+    "show", ["figure", "display(figure)", "figure.show()", "import plotly; plotly.io.show(figure)"]
+)
 def test_plotly(session: Session, show: str) -> None:
     outcome = session.run(f"import plotly.express as px; figure = px.line(x=[1, 2], y=[3, 4])\n{show}")
     assert (outcome.status, outcome.stderr) == ("ok", "")
@@ -67,7 +73,8 @@ def test_plotly(session: Session, show: str) -> None:
 
 def test_display_ids_updates_and_clearing(session: Session) -> None:
     outcome = session.run(
-        IMPORTS + "handle = display('a', display_id='k'); update_display('b', display_id='k'); handle.update('c')\n"
+        IMPORTS
+        + "handle = display('a', display_id='k'); update_display('b', display_id='k'); handle.update('c')\n"
         "clear_output(); clear_output(wait=True); empty = display(display_id=True); print(type(empty).__name__)"
     )
     assert outcome.status == "ok"
@@ -84,7 +91,9 @@ def test_raw_bundles_and_odd_keys(session: Session) -> None:
 
 
 def test_the_value_comes_last(session: Session) -> None:
-    outcome = session.run("import matplotlib.pyplot as plt\ndisplay('first'); plt.plot([1, 2]); plt.figure(); plt.plot([3])\n42")
+    outcome = session.run(
+        "import matplotlib.pyplot as plt\ndisplay('first'); plt.plot([1, 2]); plt.figure(); plt.plot([3])\n42"
+    )
     assert plain(outcome) == ["'first'", *["<Figure size 640x480 with 1 Axes>"] * 2, "42"]
     assert "image/png" in outcome.results[1]
 
@@ -124,9 +133,13 @@ def test_history_of_values(session: Session) -> None:
 
 
 def test_a_printer_that_the_user_registers(session: Session) -> None:
-    session.run("get_ipython().display_formatter.formatters['text/html'].for_type(int, lambda n: f'<i>{n}</i>')")
+    session.run(
+        "get_ipython().display_formatter.formatters['text/html'].for_type(int, lambda n: f'<i>{n}</i>')"
+    )
     assert kinds(session.run("7"))[-1] == {"text/plain", "text/html"}
-    session.run("get_ipython().display_formatter.formatters['text/plain'].for_type(int, lambda n, p, c: p.text('n'))")
+    session.run(
+        "get_ipython().display_formatter.formatters['text/plain'].for_type(int, lambda n, p, c: p.text('n'))"
+    )
     assert value(session.run("7")) == "n"
     assert value(session.run("[7]")) == "[n]"
 
@@ -136,7 +149,11 @@ def test_a_value_that_cannot_be_shown(session: Session) -> None:
     assert (outcome.status, outcome.results) == ("ok", [])
     assert outcome.stderr.startswith("Traceback") and outcome.stderr.endswith("ValueError: bad repr\n")
     assert "IPython" not in outcome.stderr
-    outcome = session.run("class H:\n    def _repr_html_(self): raise ValueError('bad html')\n    def __repr__(self): return 'H'\nH()")
+    outcome = session.run(
+        "class H:\n    def _repr_html_(self): raise ValueError('bad html')\n    def __repr__(self): return 'H'\nH()"
+    )
     assert plain(outcome) == ["H"]
     assert "bad html" in outcome.stderr
-    assert session.run("class N:\n    def __repr__(self): return 5\nN()").stderr.startswith("TypeError: __repr__ returned")
+    assert session.run("class N:\n    def __repr__(self): return 5\nN()").stderr.startswith(
+        "TypeError: __repr__ returned"
+    )

@@ -121,7 +121,7 @@ def enter_without_namespaces(directory: str, environment: str, base_prefix: str,
     """The weaker wall for machines that refuse namespaces, used only where the operator asked for it by name.
 
     Landlock alone says what can be opened: the system's programs and libraries and the environment to
-    read, `directory` (the workspace, on the host's disk) and nothing else to write.
+    read, `workspace` and `tmp` below `directory` (on the host's disk) and nothing else to write.
 
     Raises:
         OSError: there is no Landlock; then nothing would be left to hold user code.
@@ -133,7 +133,7 @@ def enter_without_namespaces(directory: str, environment: str, base_prefix: str,
     sys.prctl(sys.PR_SET_DUMPABLE, 1)  # otherwise root owns the files below /proc/self
     _write("/proc/self/oom_score_adj", "0")
     sys.prctl(sys.PR_SET_DUMPABLE, 0)
-    workspace = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    workspace = os.open(f"{directory}/workspace", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     system = [
         "/usr/bin",
         "/usr/lib",
@@ -148,4 +148,15 @@ def enter_without_namespaces(directory: str, environment: str, base_prefix: str,
         "/etc/mime.types",
     ]
     readable = [*system, environment, f"{base_prefix}/lib", f"{base_prefix}/bin"]
-    return workspace, landlock.ruleset(abi, readable, [directory], list(DEVICES), block_tcp=True)
+    writable = [f"{directory}/workspace", f"{directory}/tmp"]
+    return workspace, landlock.ruleset(abi, readable, writable, list(DEVICES), block_tcp=True)
+
+
+def own_places(directory: str) -> dict[str, str]:
+    """Variables that keep libraries out of /tmp, which other users of the machine share."""
+    return {
+        "TMPDIR": directory,
+        "XDG_CACHE_HOME": f"{directory}/.cache",
+        "MPLCONFIGDIR": f"{directory}/.cache/matplotlib",
+        "IPYTHONDIR": f"{directory}/.ipython",
+    }

@@ -185,7 +185,9 @@ def run(channel_fd: int, home: str, environ: dict[str, str]) -> None:
     interrupts.install()
     if os.environ["HOME"] != home:
         os.environ.update({"HOME": home, "PWD": home})
-    os.environ.update(environ)
+    if environ:
+        os.environ.update(environ)
+        tempfile.tempdir = environ.get("TMPDIR", tempfile.tempdir)
     channel = Channel(channel_fd)
     _restore_streams(channel)
     _reseed()

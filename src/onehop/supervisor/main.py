@@ -9,7 +9,6 @@ import os
 import resource
 import signal
 import socket
-import sys
 from typing import Any
 
 from onehop.errors import OnehopError
@@ -44,6 +43,7 @@ async def _serve(settings: dict[str, Any]) -> None:
     listener = socket.socket(fileno=settings["listen_fd"])
     listener.setblocking(False)
 
+    service = None
     try:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stopping.set)
@@ -52,14 +52,20 @@ async def _serve(settings: dict[str, Any]) -> None:
         result = await selftest.run(service)
         server = await loop.create_unix_server(lambda: Connection(service), sock=listener)
     except OnehopError as error:
+        if service is not None:
+            await _close(service)
         _say(report, {"error": str(error), "weak": type(error).__name__ == "WeakIsolationError"})
-        sys.exit(1)
+        os._exit(1)  # every process of ours ends with us; the shim removes the rest
     except Exception as error:
         _say(report, {"error": f"{type(error).__name__}: {error}"})
         raise
     _say(report, {**service.describe(), "self_test": result})
     await stopping.wait()
     server.close()
+    await _close(service)
+
+
+async def _close(service: Service) -> None:
     service.close()
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(5):

@@ -133,6 +133,11 @@ def launch(settings: SupervisorSettings, *, stderr: Any = None) -> SupervisorHan
     problem = namespaces_work()
     if problem and not settings.allow_no_namespaces:
         raise WeakIsolationError(namespace_advice(problem))
+    if problem and os.geteuid() == 0:
+        raise WeakIsolationError(
+            f"namespaces are refused here ({problem}), and without them user code would run as root: "
+            "start as an ordinary user (in a container: --user 1000)"
+        )
     runtime = tempfile.mkdtemp(prefix="onehop-")
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     report_read, report_write = os.pipe()

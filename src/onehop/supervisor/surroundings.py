@@ -89,11 +89,12 @@ class Surroundings:
         return not self.namespaces or os.fstatvfs(workspace).f_ffree != free_inodes
 
     def make_directory(self, name: str) -> str:
-        """The workspace's directory on the host, where there is no mount namespace for a tmpfs."""
+        """The sandbox's directory on the host, where there is no mount namespace for a tmpfs."""
         if self.namespaces:
             return ""
-        path = f"{self.settings['runtime']}/workspaces/{name}"
-        os.makedirs(path, mode=0o700)
+        path = f"{self.settings['runtime']}/sandboxes/{name}"
+        for part in ("workspace", "tmp"):
+            os.makedirs(f"{path}/{part}", mode=0o700)
         return path
 
     def remove_directory(self, path: str) -> None:

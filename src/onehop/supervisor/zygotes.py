@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from onehop.errors import EngineError, JailError
-from onehop.jail import seccomp
+from onehop.jail import enter, seccomp
 from onehop.supervisor.children import Children
 
 MESSAGE_BYTES = 65536
@@ -110,6 +110,7 @@ class Zygote:
 
     def _variables(self) -> dict[str, str]:
         path = "/opt/env" if self._settings["namespaces"] else self.environment["path"]
+        own = {} if self._settings["namespaces"] else enter.own_places(f"{self._settings['runtime']}/root")
         return {
             "PATH": f"{path}/bin:/usr/bin:/bin",
             "VIRTUAL_ENV": path,
@@ -122,6 +123,7 @@ class Zygote:
             "SHELL": "/bin/bash",
             "PYTHONDONTWRITEBYTECODE": "1",
             **self.environment["variables"],
+            **own,
         }
 
     def fork(self, slot: int, uid: int, fds: list[int]) -> None:

@@ -8,16 +8,18 @@ SOCK_SEQPACKET socket, descriptors come and go with them.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
 import select
 import signal
 import socket
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from onehop.jail import enter, syscalls
+from onehop.jail import enter, landlock, syscalls
 from onehop.kernel import main as kernel_main
 from onehop.zygote import porter
 
@@ -82,7 +84,8 @@ class Init:
                 last_capability=template.last_capability,
             )
         else:
-            self.home = go["directory"]
+            self.home = f"{go['directory']}/workspace"
+            go["environ"] = {**go.get("environ", {}), **enter.own_places(f"{go['directory']}/tmp")}
             self.workspace, self.ruleset = enter.enter_without_namespaces(
                 go["directory"], template.spec["environment"], template.spec["base_prefix"], template.abi
             )
@@ -104,7 +107,7 @@ class Init:
                     continue
                 raw, fds, _, _ = socket.recv_fds(self.control, MESSAGE_BYTES, 8)
                 if not raw:
-                    os._exit(0)
+                    self._end()
                 request = json.loads(raw)
                 try:
                     getattr(self, "on_" + request["do"])(request, fds)
@@ -121,6 +124,20 @@ class Init:
                 finally:
                     for received in fds:
                         os.close(received)
+
+    def _end(self) -> None:
+        """The supervisor is gone. A PID namespace ends with its first process; without one it is our work."""
+        if not self.template.namespaces:
+            deadline_s = time.monotonic() + 2
+            while (found := _descendants()) and time.monotonic() < deadline_s:
+                for number in (signal.SIGSTOP, signal.SIGKILL):
+                    for pid in found:
+                        with contextlib.suppress(ProcessLookupError):
+                            os.kill(pid, number)
+                with contextlib.suppress(ChildProcessError):
+                    while os.waitpid(-1, os.WNOHANG)[0]:
+                        pass
+        os._exit(0)
 
     # --- requests ---------------------------------------------------------------------------------
 
@@ -208,6 +225,8 @@ class Init:
         # Dumpable, so that /proc/self belongs to the process itself (/dev/fd, /dev/stdout).
         syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)
         _write_oom_score(1000)
+        if ruleset >= 0 and not self.template.namespaces:
+            landlock.allow_reading(ruleset, "/proc/self")
         enter.drop_privileges(ruleset, self.template.seccomp, self.go["limits"])
         if ruleset >= 0:
             os.close(ruleset)
@@ -241,7 +260,22 @@ class Init:
         try:
             socket.send_fds(self.control, [json.dumps(message).encode()], fds or [])
         except OSError:
-            os._exit(0)  # the supervisor is gone
+            self._end()
+
+
+def _descendants() -> list[int]:
+    """All processes below this one, from the children lists of proc(5)."""
+    found: list[int] = []
+    unseen = [os.getpid()]
+    while unseen:
+        pid = unseen.pop()
+        with contextlib.suppress(OSError):
+            for task in os.listdir(f"/proc/{pid}/task"):
+                with open(f"/proc/{pid}/task/{task}/children") as file:
+                    children = [int(child) for child in file.read().split()]
+                found += children
+                unseen += children
+    return found
 
 
 def _write_oom_score(score: int) -> None:
