@@ -137,7 +137,7 @@ async def test_what_was_written_is_there_after_a_restart(tmp_path: Path) -> None
 
 async def test_a_full_disk_refuses_new_work_and_loses_nothing(store: Store) -> None:
     stored: asyncio.Queue[str] = asyncio.Queue()
-    store.on_stored = lambda names: [stored.put_nowait(name) for name in names].clear()
+    store.on_stored = lambda names: stored.put_nowait(names[0])
     await store.add_session(session_row("ses_1"))
     connection = store._writer  # the limit of pages is one of the writer's connection
     job = connection.job(lambda one: _limit_pages(one, 30), wait=True)

@@ -27,6 +27,8 @@ EXIT_SUPERVISOR_LOST = 75
 """The exit status that tells the parent to start supervisor and gateway again (EX_TEMPFAIL)."""
 GRACE_S = 3
 """Seconds that running requests get to end after SIGTERM."""
+KEEP_ALIVE_S = 75
+"""Longer than the pools of common clients keep a connection: whoever closes first should be the client."""
 BACKLOG = 2048
 
 log = logging.getLogger("onehop.api")
@@ -120,6 +122,7 @@ async def _run(
             server_header=False,
             proxy_headers=False,
             backlog=BACKLOG,
+            timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=GRACE_S,
         )
     )

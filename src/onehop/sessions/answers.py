@@ -22,6 +22,8 @@ Status = Literal[
     "running",
 ]
 
+Variables = Literal["kept", "lost"]
+
 
 class ErrorInfo(msgspec.Struct):
     """What the code raised. `traceback` has no ANSI codes."""
@@ -70,7 +72,7 @@ class Answer(msgspec.Struct, kw_only=True):
 
     id: str
     session: str | None
-    status: str
+    status: Status
     stdout: str
     stderr: str
     results: list[dict[str, str]]
@@ -82,7 +84,7 @@ class Answer(msgspec.Struct, kw_only=True):
     isolation: dict[str, str]
     truncated: bool
     output_file: OutputFile | None
-    variables: str
+    variables: Variables
     reason: str
 
 
@@ -91,7 +93,7 @@ class EndEvent(msgspec.Struct, kw_only=True):
 
     id: str
     session: str | None
-    status: str
+    status: Status
     files: list[FileInfo]
     files_truncated: bool
     tool_calls: list[dict[str, Any]]
@@ -99,7 +101,7 @@ class EndEvent(msgspec.Struct, kw_only=True):
     isolation: dict[str, str]
     truncated: bool
     output_file: OutputFile | None
-    variables: str
+    variables: Variables
     reason: str
 
 

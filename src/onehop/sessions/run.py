@@ -12,7 +12,7 @@ import secrets
 import time
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -25,7 +25,9 @@ from onehop.sessions.answers import (
     GapEvent,
     OutputFile,
     ResultEvent,
+    Status,
     TextEvent,
+    Variables,
     end_event,
 )
 from onehop.supervisor.messages import End, Event, Usage, decode_end
@@ -244,7 +246,7 @@ class Run:
         return Answer(
             id=self.id,
             session=self.session,
-            status="running" if end is None else end.status,
+            status="running" if end is None else cast(Status, end.status),
             stdout="".join(self._stdout.parts),
             stderr="".join(self._stderr.parts),
             results=self._results,
@@ -258,7 +260,7 @@ class Run:
             output_file=OutputFile(end.spill_file, end.spilled_bytes)
             if end is not None and end.spill_file
             else None,
-            variables="kept" if end is None else end.variables,
+            variables="kept" if end is None else cast(Variables, end.variables),
             reason="" if end is None else end.reason,
         )
 
