@@ -219,6 +219,13 @@ def _raise_refusal(message: list[Any]) -> None:
         raise kind(message[3])
 
 
+def _encode(request: PorterRequest) -> bytes:
+    try:
+        return protocol.encode(request)
+    except UnicodeEncodeError:  # a lone surrogate
+        raise errors.InvalidPathError(f"{request.path!r}: the path is not valid Unicode") from None
+
+
 class Porter:
     """Files of one workspace, one operation at a time. An operation that fails on the way closes it."""
 
@@ -254,7 +261,7 @@ class Porter:
 
     async def write(self, path: str, content: AsyncIterable[bytes]) -> Entry:
         """Replaces or creates a file whole; on any error nothing has changed."""
-        self._send(protocol.encode(PorterRequest("write", path)))
+        self._send(_encode(PorterRequest("write", path)))
         try:
             async for chunk in content:
                 for start in range(0, len(chunk), protocol.PORTER_CHUNK_BYTES):
@@ -271,7 +278,7 @@ class Porter:
             yield chunk
 
     async def _ask(self, request: PorterRequest) -> PorterReply:
-        self._send(protocol.encode(request))
+        self._send(_encode(request))
         return await self._reply(request.path)
 
     def _send(self, payload: bytes) -> None:

@@ -180,6 +180,8 @@ class Sandbox:
                     self._kernel_exit(message["kernel"], message["code"], link)
             case "failed":
                 self.die(message["detail"])
+            case "refused" if message["do"] == "kernel":
+                self.die(f"no new kernel can be started in it: {message['detail']}")
             case _ if message.get("ticket") in self._tickets:
                 answer = self._tickets.pop(message["ticket"])
                 answer(message, fds)

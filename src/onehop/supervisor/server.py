@@ -85,7 +85,8 @@ class Service:
         for sandbox in list(self._watched):
             if self.around.polled and sandbox.state == "assigned":
                 limit = sandbox.spec.memory_bytes
-                if self.around.private_bytes(sandbox.pid, limit // 2) > limit:
+                pidfds = [link.pidfd for link in sandbox.links.values()]
+                if self.around.private_bytes(sandbox.pid, limit // 2, pidfds) > limit:
                     sandbox.out_of_memory()
             if not sandbox.tick():
                 self._watched.discard(sandbox)

@@ -8,7 +8,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from onehop.jail import cgroups, landlock, syscalls
@@ -57,7 +57,9 @@ class Surroundings:
         limits = {
             "CORE": 0,
             "NOFILE": self.settings["open_files"],
-            "NPROC": spec.processes + 2,
+            # The init is one more. One below the group's limit, so that a porter or a new kernel, which the init
+            # forks without this limit, still finds a place beside a sandbox full of processes.
+            "NPROC": spec.processes + 1,
             "FSIZE": max(spec.workspace_bytes, self.settings["tmp_bytes"]),
             "MEMLOCK": 1 << 20,
             "MSGQUEUE": 0,
@@ -142,14 +144,17 @@ class Surroundings:
                     return max(0, int(line.split()[1]) * 1024 - self.baseline_bytes)
         return -1
 
-    def private_bytes(self, init_pid: int, suspicious_bytes: int) -> int:
+    def private_bytes(self, init_pid: int, suspicious_bytes: int, kernel_pidfds: Iterable[int]) -> int:
         """Memory of all processes below an init; measured exactly only where the cheap figure is suspicious."""
+        # Only a kernel surely holds the zygote's memory. Taken off every process, it would hide that much in each
+        # child that called exec, or that was forked and holds fewer of the zygote's file pages.
+        kernels = {pid_of(pidfd) for pidfd in kernel_pidfds if pidfd >= 0}
         total = 0
         for pid in descendants(init_pid):
             try:
                 with open(f"/proc/{pid}/statm") as file:
                     resident = int(file.read().split()[1]) * PAGE_BYTES
-                total += max(0, resident - self.baseline_bytes)
+                total += max(0, resident - self.baseline_bytes) if pid in kernels else resident
             except (OSError, ValueError):
                 continue
         if total < suspicious_bytes:
