@@ -147,7 +147,7 @@ class Shell(InteractiveShell):
 
     def rehearse(self, cells: tuple[str, ...]) -> None:
         """Runs cells that leave no trace in the user's variables or the count of cells."""
-        before = dict(self.user_ns)
+        before, hidden = dict(self.user_ns), dict(self.user_ns_hidden)
         for code in cells:
             error = self.run(code, store_history=False)
             if error is not None:
@@ -155,6 +155,8 @@ class Shell(InteractiveShell):
         self.displayhook.pending = None
         self.user_ns.clear()
         self.user_ns.update(before)
+        self.user_ns_hidden.clear()
+        self.user_ns_hidden.update(hidden)
         self.user_ns["_oh"].clear()
         for name in ("_", "__", "___"):
             setattr(self.displayhook, name, "")

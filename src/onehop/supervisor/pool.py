@@ -257,7 +257,8 @@ class Pool:
             self._starting -= 1
             self._failures += 1
             self.failure = sandbox.death_reason
-            self.around.log(f"a sandbox of {self.name} did not start: {sandbox.death_reason}")
+            if not self._closing:
+                self.around.log(f"a sandbox of {self.name} did not start: {sandbox.death_reason}")
             if self._failures > 3 and self._retry is None:  # not in a tight loop
                 self._retry = self._loop.call_later(min(5.0, 0.1 * self._failures), self._try_again)
         self._refill()
