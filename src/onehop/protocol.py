@@ -13,11 +13,13 @@ A frame is a 13-byte header, big-endian, and its payload:
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from enum import IntEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
+T = TypeVar("T")
 HEADER = struct.Struct(">IBQ")
 HEADER_BYTES = HEADER.size
 MAX_KERNEL_FRAME_BYTES = 16 * 1024 * 1024
@@ -91,10 +93,25 @@ def pack(kind: int, execution: int, payload: bytes = b"") -> bytes:
 
 
 encode = msgspec.msgpack.Encoder().encode
-decode_execute = msgspec.msgpack.Decoder(Execute).decode
-decode_result = msgspec.msgpack.Decoder(Result).decode
-decode_failure = msgspec.msgpack.Decoder(Failure).decode
-decode_done = msgspec.msgpack.Decoder(Done).decode
+
+
+def _reader(kind: type[T]) -> Callable[[bytes], T]:
+    """A decoder that raises ValueError, whatever it gets: DecodeError, or UnicodeDecodeError."""
+    decode = msgspec.msgpack.Decoder(kind).decode
+
+    def read(raw: bytes) -> T:
+        try:
+            return decode(raw)
+        except RecursionError:  # a million nested lists; no reader must have to think of that
+            raise msgspec.DecodeError("it is nested too deeply") from None
+
+    return read
+
+
+decode_execute = _reader(Execute)
+decode_result = _reader(Result)
+decode_failure = _reader(Failure)
+decode_done = _reader(Done)
 
 
 # --- the file porter ---------------------------------------------------------------------------
@@ -139,8 +156,8 @@ class PorterReply(msgspec.Struct, omit_defaults=True):
     truncated: bool = False
 
 
-decode_porter_request = msgspec.msgpack.Decoder(PorterRequest).decode
-decode_porter_reply = msgspec.msgpack.Decoder(PorterReply).decode
+decode_porter_request = _reader(PorterRequest)
+decode_porter_reply = _reader(PorterReply)
 
 MAX_PATH_BYTES = 1024
 MAX_NAME_BYTES = 255  # NAME_MAX of Linux

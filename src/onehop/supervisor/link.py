@@ -80,6 +80,9 @@ class Link:
     def close(self) -> None:
         """Safe to call twice."""
         self.alive = False
+        # Half a frame may be 16 MiB; others may hold on to a closed link for a while.
+        self._buffer.clear()
+        self._unsent.clear()
         for fd in self.kernel_fds:
             os.close(fd)
         self.kernel_fds = []
