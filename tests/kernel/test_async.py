@@ -19,9 +19,15 @@ IMPORT = "import asyncio\n"
         ("async def f(): return 7\nasyncio.run(f())", "7"),
         ("async def f(): return 7\nawait asyncio.gather(f(), f())", "[7, 7]"),
         ("asyncio.new_event_loop().run_until_complete(asyncio.sleep(0, 1))", "1"),
-        ("async with asyncio.TaskGroup() as group:\n    t = group.create_task(asyncio.sleep(0, 5))\nt.result()", "5"),
+        (
+            "async with asyncio.TaskGroup() as group:\n    t = group.create_task(asyncio.sleep(0, 5))\nt.result()",
+            "5",
+        ),
         ("(await asyncio.to_thread(sum, [1, 2]))", "3"),
-        ("p = await asyncio.create_subprocess_exec('echo', 'x', stdout=-1)\n(await p.communicate())[0]", "b'x\\n'"),
+        (
+            "p = await asyncio.create_subprocess_exec('echo', 'x', stdout=-1)\n(await p.communicate())[0]",
+            "b'x\\n'",
+        ),
     ],
 )
 def test_values(session: Session, code: str, expected: str) -> None:

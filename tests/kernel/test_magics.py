@@ -75,7 +75,9 @@ def test_display_cells(session: Session) -> None:
 
 
 def test_capture(session: Session) -> None:
-    outcome = session.run("%%capture held\nimport sys; print('o'); print('e', file=sys.stderr); display(4); 5")
+    outcome = session.run(
+        "%%capture held\nimport sys; print('o'); print('e', file=sys.stderr); display(4); 5"
+    )
     assert (outcome.status, outcome.stdout, outcome.stderr, outcome.results) == ("ok", "", "", [])
     assert value(session.run("held.stdout, held.stderr, len(held.outputs)")) == "('o\\n', 'e\\n', 2)"
     assert session.run("print('heard')").stdout == "heard\n"
@@ -85,7 +87,13 @@ def test_capture(session: Session) -> None:
 
 @pytest.mark.parametrize(
     "code",
-    ["%time 1 / 0", "%%time\n1 / 0", "%timeit 1 / 0", "%prun 1 / 0", "open('t.py', 'w').write('1 / 0')\n%run t.py"],
+    [
+        "%time 1 / 0",
+        "%%time\n1 / 0",
+        "%timeit 1 / 0",
+        "%prun 1 / 0",
+        "open('t.py', 'w').write('1 / 0')\n%run t.py",
+    ],
 )
 def test_an_error_inside_a_magic_is_the_cells_error(session: Session, code: str) -> None:
     outcome = session.run(code)
@@ -97,7 +105,11 @@ def test_unknown_magics_and_failing_scripts(session: Session) -> None:
     for code, message in (("%nosuch", "Line magic function `%nosuch` not found."),
                           ("%%nosuch\nx", "Cell magic `%%nosuch` not found.")):  # fmt: skip
         outcome = session.run(code)
-        assert outcome.error == {"name": "UsageError", "value": message, "traceback": f"UsageError: {message}"}
+        assert outcome.error == {
+            "name": "UsageError",
+            "value": message,
+            "traceback": f"UsageError: {message}",
+        }
     outcome = session.run("%%bash\necho before; exit 3")
     assert (outcome.status, outcome.stdout) == ("error", "before\n")
     assert "non-zero exit status 3" in traceback(outcome)

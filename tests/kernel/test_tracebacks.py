@@ -27,24 +27,35 @@ def test_plain(session: Session) -> None:
 
 def test_a_function_of_an_earlier_cell_shows_its_line(session: Session) -> None:
     session.run("def f(x):\n    y = 1\n    return y / x")
-    assert '  File "<cell 1>", line 3, in f\n    return y / x\n' in error(session, "print('go')\nf(0)")["traceback"]
+    assert (
+        '  File "<cell 1>", line 3, in f\n    return y / x\n'
+        in error(session, "print('go')\nf(0)")["traceback"]
+    )
     assert "return y / x" in session.run(
         "import traceback\ntry: f(0)\nexcept ZeroDivisionError: traceback.print_exc()").stderr  # fmt: skip
 
 
 def test_chains(session: Session) -> None:
-    text = error(session, "try: 1 / 0\nexcept ZeroDivisionError as e: raise ValueError('outer') from e")["traceback"]
+    text = error(session, "try: 1 / 0\nexcept ZeroDivisionError as e: raise ValueError('outer') from e")[
+        "traceback"
+    ]
     assert text.index("ZeroDivisionError: ") < text.index("direct cause") < text.index("ValueError: outer")
     text = error(session, "try: 1 / 0\nexcept ZeroDivisionError: raise ValueError('outer')")["traceback"]
     assert "During handling of the above exception" in text
-    text = error(session, "try: 1 / 0\nexcept ZeroDivisionError: raise ValueError('outer') from None")["traceback"]
+    text = error(session, "try: 1 / 0\nexcept ZeroDivisionError: raise ValueError('outer') from None")[
+        "traceback"
+    ]
     assert text.count("Traceback") == 1
-    text = error(session, "a, b = ValueError('a'), ValueError('b'); a.__cause__ = b; b.__cause__ = a\nraise a")["traceback"]
+    text = error(
+        session, "a, b = ValueError('a'), ValueError('b'); a.__cause__ = b; b.__cause__ = a\nraise a"
+    )["traceback"]
     assert text.endswith("ValueError: a")
 
 
 def test_groups_and_notes(session: Session) -> None:
-    text = error(session, "raise ExceptionGroup('many', [ValueError(1), ExceptionGroup('in', [TypeError('x')])])")["traceback"]
+    text = error(
+        session, "raise ExceptionGroup('many', [ValueError(1), ExceptionGroup('in', [TypeError('x')])])"
+    )["traceback"]
     assert "ExceptionGroup: many (2 sub-exceptions)" in text and "TypeError: x" in text
     assert error(session, "e = ValueError('v'); e.add_note('remember'); raise e")["traceback"].endswith(
         "ValueError: v\nremember")  # fmt: skip
@@ -129,7 +140,9 @@ def test_errors_out_of_libraries_keep_their_frames(session: Session) -> None:
 
 
 def test_errors_in_threads(session: Session) -> None:
-    outcome = session.run("import threading\ndef f(): 1 / 0\nt = threading.Thread(target=f); t.start(); t.join()")
+    outcome = session.run(
+        "import threading\ndef f(): 1 / 0\nt = threading.Thread(target=f); t.start(); t.join()"
+    )
     assert outcome.status == "ok"
     assert outcome.stderr.startswith("Exception in thread Thread-1 (f):\nTraceback")
     assert "    def f(): 1 / 0\n" in outcome.stderr
@@ -154,4 +167,6 @@ def test_warnings_have_a_readable_place_and_come_once(session: Session) -> None:
 def test_sources(session: Session) -> None:
     outcome = session.run("def f():\n    return 'here'\nimport inspect; print(inspect.getsource(f))")
     assert outcome.stdout.startswith("def f():\n    return 'here'\n")
-    assert traceback(session.run("exec('1 / 0')")).splitlines()[-2] == '  File "<string>", line 1, in <module>'
+    assert (
+        traceback(session.run("exec('1 / 0')")).splitlines()[-2] == '  File "<string>", line 1, in <module>'
+    )

@@ -7,12 +7,17 @@ that user code starts.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import os
+import selectors
 import signal
 from collections.abc import Iterator
 from types import FrameType
 
 _armed = False
+_LOOP = (os.path.dirname(asyncio.__file__) + os.sep, selectors.__file__)
+"""Where an event loop's own frames lie."""
 
 
 def install() -> None:
@@ -21,8 +26,19 @@ def install() -> None:
 
 
 def _on_sigint(number: int, frame: FrameType | None) -> None:
-    if _armed:
-        raise KeyboardInterrupt
+    if not _armed:
+        return
+    loop = asyncio._get_running_loop()
+    if loop is not None and frame is not None and frame.f_code.co_filename.startswith(_LOOP):
+        # Raised between two steps of the loop. In the middle of one it can lose a task for ever: the loop
+        # has taken it out of its queue and the task has not asked to be put back.
+        loop.call_soon_threadsafe(_raise)
+        return
+    raise KeyboardInterrupt
+
+
+def _raise() -> None:
+    raise KeyboardInterrupt
 
 
 def restore() -> None:

@@ -12,6 +12,7 @@ import ctypes
 import gc
 import io
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -28,12 +29,14 @@ _HIDDEN_VARIABLES = ("GLIBC_TUNABLES", "PYTHONMALLOC", "LD_PRELOAD")
 _shell: shell_module.Shell | None = None
 _stdin: io.TextIOWrapper | None = None
 _libc = ctypes.PyDLL(None)
+_system = os.system
 
 
 def prepare(home: str) -> None:
     """Builds in the zygote what every fork would build alike: the shell, the streams, the environment."""
     global _shell
     _shell = shell_module.create()
+    sys.argv = [""]
     for name in _HIDDEN_VARIABLES:
         os.environ.pop(name, None)
     os.environ.update({"HOME": home, "PWD": home})
@@ -160,7 +163,10 @@ def flush_streams() -> None:
 def _flushed(call: Callable[..., Any]) -> Callable[..., Any]:
     def flush_and_call(*args: Any, **kwargs: Any) -> Any:
         flush_streams()
-        return call(*args, **kwargs)
+        result = call(*args, **kwargs)
+        if call is _system and result == signal.SIGINT:
+            raise KeyboardInterrupt  # system(3) keeps it from us while the command runs
+        return result
 
     flush_and_call.__name__ = flush_and_call.__qualname__ = call.__name__
     flush_and_call.__doc__ = call.__doc__
