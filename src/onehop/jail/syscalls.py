@@ -46,6 +46,7 @@ MNT_DETACH = 2
 MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC = 0x1, 0x2, 0x4, 0x8
 AT_RECURSIVE = 0x8000
 AT_FDCWD = -100
+MADV_COLLAPSE = 25
 
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
@@ -119,6 +120,11 @@ def mount_setattr(path: str, attributes: int, *, recursive: bool = False) -> Non
 
 def pivot_root(new_root: str, put_old: str) -> None:
     _syscall("pivot_root", os.fsencode(new_root), os.fsencode(put_old))
+
+
+def madvise(address: int, length: int, advice: int) -> None:
+    """`length` in bytes, `address` at a page's beginning."""
+    _check(_libc.madvise(ctypes.c_void_p(address), ctypes.c_size_t(length), ctypes.c_int(advice)), "madvise")
 
 
 def prctl(option: int, a: int = 0, b: int = 0, c: int = 0, d: int = 0) -> int:

@@ -34,6 +34,8 @@ class Execution:
         self.truncated = False
         self.spill_fd = -1
         self.spill_name = ""
+        self.held_end = b""
+        """An end that came while the spill file was being opened."""
         self.spilled_bytes = 0
         self.follower: Follower | None = None
         self._loop = loop

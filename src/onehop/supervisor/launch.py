@@ -12,6 +12,7 @@ import os
 import shutil
 import signal
 import sys
+import time
 from types import FrameType
 from typing import Any
 
@@ -78,10 +79,14 @@ def _become_supervisor(spec: dict[str, Any]) -> None:
 def _clean_up(spec: dict[str, Any]) -> None:
     from onehop.jail import cgroups
 
-    try:
-        cgroups.probe().close()  # removes the groups whose owner is dead
-    except OSError:
-        pass
+    deadline_s = time.monotonic() + 5
+    while time.monotonic() < deadline_s:
+        try:
+            if cgroups.remove(spec["token"]):
+                break
+        except OSError:
+            break
+        time.sleep(0.02)  # the kernel is still at the processes that were in them
     shutil.rmtree(spec["runtime"], ignore_errors=True)
 
 

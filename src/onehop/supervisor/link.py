@@ -159,6 +159,16 @@ class Link:
             for fd in self._pipes:
                 self._loop.add_reader(fd, self._on_pipe, fd)
 
+    def discard_output(self) -> None:
+        """Empties the pipes of what an execution that has ended left there: it is nobody else's output."""
+        for fd in self._pipes:
+            for _ in range(PIPE_READS_PER_TURN):
+                try:
+                    if len(os.read(fd, 65536)) < 65536:
+                        break
+                except BlockingIOError:
+                    break
+
     def drain(self) -> None:
         """Takes everything that is in the pipes now."""
         for fd, stream in list(self._pipes.items()):

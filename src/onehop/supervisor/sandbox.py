@@ -28,6 +28,8 @@ EXIT_REPORT_S = 0.08
 """How long init may take to tell a dead kernel's exit code before the end is reported without it."""
 START_TIMEOUT_S = 20.0
 LATE_OUTPUT_BYTES = 65_536
+SPILL_ASKED = "-"
+"""In the place of a spill file's name while init opens it."""
 
 
 class Sandbox:
@@ -377,6 +379,8 @@ class Sandbox:
         if session == "alive" and self._workspace >= 0:
             used = self.around.workspace_used(self._workspace, self._free_inodes)
         usage = execution.usage(self._cpu_ns(self.links[kernel]), peak)
+        if execution.spill_name == SPILL_ASKED:
+            execution.spill_name = ""
         execution.finish(
             End(
                 status=status,
@@ -458,15 +462,18 @@ class Sandbox:
         try:
             status = protocol.decode_done(payload).status
         except (
-            ValueError,
-            RecursionError,
-        ) as error:  # DecodeError, UnicodeDecodeError; a million nested lists
+            ValueError,  # DecodeError, UnicodeDecodeError
+            RecursionError,  # a million nested lists
+        ) as error:
             self.on_violation(link, f"an end that cannot be read: {error}")
             return
         if status not in ("ok", "error", "interrupted"):
             self.on_violation(link, "an end with an unknown status")
             return
         if self._check_oom():
+            return
+        if execution.spill_name == SPILL_ASKED:
+            execution.held_end = payload  # what is still in the pipes belongs to this execution's file
             return
         if execution.stopping:
             # The code may have ended by itself in the same moment; a deadline that passed stays one.
@@ -507,11 +514,11 @@ class Sandbox:
             except OSError:
                 self._over_quota(link, execution)
             return
-        if execution.stopping == "output_limit" or execution.spill_name == "-":
+        if execution.stopping == "output_limit" or execution.spill_name == SPILL_ASKED:
             return
         link.pause_output()
         name = f"output-{execution.spec.id[:24]}.txt"
-        execution.spill_name = "-"  # asked for
+        execution.spill_name = SPILL_ASKED
 
         def answer(message: dict[str, Any], fds: list[int]) -> None:
             if message["event"] != "spill" or execution.end is not None or not fds:
@@ -523,7 +530,13 @@ class Sandbox:
             else:
                 execution.spill_fd, execution.spill_name = fds[0], name
                 self._spill(link, execution, data)
+            if execution.end is not None:
+                link.discard_output()
             link.resume_output()
+            held, execution.held_end = execution.held_end, b""
+            if held and execution.end is None:
+                link.drain()
+                self._done(link, execution, held)
 
         self.ask({"do": "spill", "name": name}, answer)
 

@@ -255,7 +255,11 @@ class Connection(asyncio.Protocol):
         assert request.sandbox_spec is not None
         assert request.execution_spec is not None
         sandbox = await self._service.create(request.sandbox_spec)
-        execution = sandbox.execute("main", request.execution_spec)
+        try:
+            execution = sandbox.execute("main", request.execution_spec)
+        except BaseException:
+            sandbox.die("its execution could not be started")
+            raise
         self._service.remember(sandbox, execution)
         self._loop_soon_follow(execution)
         return self._service.info(sandbox)

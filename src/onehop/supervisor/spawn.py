@@ -156,7 +156,7 @@ def launch(settings: SupervisorSettings, *, stderr: Any = None) -> SupervisorHan
             "namespaces": not problem,
             "namespace_problem": problem,
             "user": os.geteuid(),
-            "token": secrets.token_hex(4),
+            "token": secrets.token_hex(6),
             **{
                 name: getattr(settings, name)
                 for name in settings.__dataclass_fields__

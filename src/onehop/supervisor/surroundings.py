@@ -30,7 +30,7 @@ class Surroundings:
         self.settings = settings
         self.namespaces: bool = settings["namespaces"]
         self.abi = syscalls.landlock_abi()
-        self.cgroups = cgroups.probe()
+        self.cgroups = cgroups.probe(settings["token"])
         self.watch = watch
         self.children = Children()
         self.baseline_bytes = 0

@@ -24,6 +24,7 @@ from onehop.zygote import init
 
 CONTROL_FD = 3
 MESSAGE_BYTES = 65536
+HUGE_PAGE_BYTES = 2 << 20
 
 
 def main(code: str) -> None:
@@ -43,6 +44,7 @@ def main(code: str) -> None:
     unknown = [name for name in threads[1:] if name not in spec["allowed_threads"]]
     gc.collect()
     gc.freeze()
+    huge_pages_under_heap()
     report = {
         "event": "ready",
         "seconds": round(time.monotonic() - started, 3),
@@ -82,6 +84,30 @@ def _threads() -> list[str]:
         with open(f"/proc/self/task/{task}/comm") as file:
             names.append(file.read().strip())
     return names
+
+
+def huge_pages_under_heap() -> int:
+    """Gathers the heap into huge pages, so that a fork copies fewer page table entries; bytes that were gathered.
+
+    By MADV_COLLAPSE (Linux 6.1), afterwards and once. glibc's own tunable for huge pages needs PYTHONMALLOC=malloc,
+    with which a warmed-up kernel has 1 MB more of its own.
+    """
+    gathered = 0
+    with open("/proc/self/maps") as file:
+        lines = file.read().splitlines()
+    for line in lines:
+        fields = line.split()
+        if not fields[1].startswith("rw-p") or (len(fields) > 5 and fields[5] != "[heap]"):
+            continue
+        first, last = (int(part, 16) for part in fields[0].split("-"))
+        first, last = -(-first // HUGE_PAGE_BYTES) * HUGE_PAGE_BYTES, last // HUGE_PAGE_BYTES * HUGE_PAGE_BYTES
+        for start in range(first, last, HUGE_PAGE_BYTES):
+            try:
+                syscalls.madvise(start, HUGE_PAGE_BYTES, syscalls.MADV_COLLAPSE)
+            except OSError:
+                continue  # nothing there yet, or an older kernel
+            gathered += HUGE_PAGE_BYTES
+    return gathered
 
 
 def _resident() -> int:
