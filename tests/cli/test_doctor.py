@@ -36,6 +36,7 @@ def test_every_protection_with_its_state(home: Path) -> None:
     assert by_name["seccomp"]["state"] == "active"
     assert by_name["gateway"]["state"] == ("active" if os.geteuid() == 0 else "weaker")
     assert found["problem"] == ""
+    assert [path.name for path in home.iterdir()] == ["environments"]
     machine = found["machine"]
     assert isinstance(machine, dict)
     assert {"python", "kernel", "libseccomp", "transparent_huge_pages", "disk_free_bytes"} <= set(machine)

@@ -8,11 +8,12 @@ import re
 import select
 import signal
 import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.cli.processes import END_S, ONEHOP, START_S, Server, onehop, variables
+from tests.cli.processes import END_S, ONEHOP, START_S, Server, onehop, variables, wait_until
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 SQUARE = """
@@ -23,6 +24,34 @@ plt.plot([int(n) for n in text.split()])
 print("squared")
 text.count("\\n")
 """
+
+
+Start = Callable[..., subprocess.Popen[bytes]]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts `onehop run` without waiting for it; what still runs at the end of the test is killed."""
+    runs: list[subprocess.Popen[bytes]] = []
+
+    def begin(*arguments: str, **more: str) -> subprocess.Popen[bytes]:
+        run = subprocess.Popen(
+            [*ONEHOP, "run", *arguments],
+            cwd=tmp_path,
+            env=variables(**more),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        runs.append(run)
+        return run
+
+    yield begin
+    for run in runs:
+        run.kill()
+        run.wait()
+        for pipe in (run.stdout, run.stderr):
+            assert pipe is not None
+            pipe.close()
 
 
 @pytest.fixture
@@ -71,19 +100,14 @@ def test_the_engine_of_a_run_leaves_nothing(tmp_path: Path, onehop_home: Path) -
     assert not (tmp_path / "onehop-out").exists()
 
 
-def test_killed_in_the_middle_it_leaves_nothing(tmp_path: Path, onehop_home: Path) -> None:
+def test_killed_in_the_middle_it_leaves_nothing(tmp_path: Path, onehop_home: Path, start: Start) -> None:
     temporary = tmp_path / "tmp"
     temporary.mkdir()
-    run = start("-c", "print('on', flush=True); import time; time.sleep(60)", cwd=tmp_path,
-                ONEHOP_HOME=str(onehop_home), TMPDIR=str(temporary))  # fmt: skip
-    try:
-        assert read_line(run) == b"on\n"
-        assert list(temporary.iterdir()) != []
-    finally:
-        run.kill()
-        run.communicate(timeout=END_S)
-    from tests.cli.processes import wait_until
-
+    code = "print('on', flush=True); import time; time.sleep(60)"
+    run = start("-c", code, ONEHOP_HOME=str(onehop_home), TMPDIR=str(temporary))
+    assert read_line(run) == b"on\n"
+    assert list(temporary.iterdir()) != []
+    run.kill()
     wait_until(lambda: not list(temporary.iterdir()), END_S, f"{temporary} is empty")
 
 
@@ -143,9 +167,11 @@ def test_a_problem_of_the_server_is_one_line(tmp_path: Path, shared_server: Serv
     assert "There is no such environment" in done.stderr
 
 
-def test_ctrl_c_interrupts_the_code_and_fetches_its_files(tmp_path: Path, shared_server: Server) -> None:
+def test_ctrl_c_interrupts_the_code_and_fetches_its_files(
+    tmp_path: Path, shared_server: Server, start: Start
+) -> None:
     code = "import time; open('half.txt', 'w').write('half'); print('on', flush=True); time.sleep(60)"
-    run = start("-c", code, "--url", shared_server.url, cwd=tmp_path)
+    run = start("-c", code, "--url", shared_server.url)
     assert read_line(run) == b"on\n"  # it comes while the code runs
     run.send_signal(signal.SIGINT)
     _, err = run.communicate(timeout=END_S)
@@ -155,13 +181,13 @@ def test_ctrl_c_interrupts_the_code_and_fetches_its_files(tmp_path: Path, shared
     assert shared_server.call("GET", "/api/sessions") == {"sessions": []}
 
 
-def test_a_second_ctrl_c_ends_everything(tmp_path: Path, shared_server: Server) -> None:
+def test_a_second_ctrl_c_ends_everything(shared_server: Server, start: Start) -> None:
     code = (
         "import signal, time\n"
         "signal.signal(signal.SIGINT, lambda *_: print('no', flush=True)); print('on', flush=True)\n"
         "while True: time.sleep(1)"
     )
-    run = start("-c", code, "--url", shared_server.url, cwd=tmp_path)
+    run = start("-c", code, "--url", shared_server.url)
     assert read_line(run) == b"on\n"
     run.send_signal(signal.SIGINT)
     assert read_line(run) == b"no\n"
@@ -171,24 +197,14 @@ def test_a_second_ctrl_c_ends_everything(tmp_path: Path, shared_server: Server) 
     assert shared_server.call("GET", "/api/sessions") == {"sessions": []}
 
 
-def test_a_run_goes_on_when_the_gateway_is_killed(tmp_path: Path, shared_server: Server) -> None:
+def test_a_run_goes_on_when_the_gateway_is_killed(shared_server: Server, start: Start) -> None:
     code = "import time\nfor n in range(40): print(n, flush=True); time.sleep(0.1)"
-    run = start("-c", code, "--url", shared_server.url, cwd=tmp_path)
-    assert read_line(run) == b"0\n"
+    run = start("-c", code, "--url", shared_server.url)
+    first = read_line(run)
     os.kill(shared_server.gateway(), signal.SIGKILL)
-    out, err = run.communicate(timeout=START_S)
+    rest, err = run.communicate(timeout=START_S)
     assert run.returncode == 0, err
-    assert out == b"".join(b"%d\n" % n for n in range(1, 40))
-
-
-def start(*arguments: str, cwd: Path, **more: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [*ONEHOP, "run", *arguments],
-        cwd=cwd,
-        env=variables(**more),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+    assert first + rest == b"".join(b"%d\n" % n for n in range(40))
 
 
 def read_line(run: subprocess.Popen[bytes]) -> bytes:

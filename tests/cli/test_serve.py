@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.processes import END_S, START_S, Server, Traces, wait_until
+from tests.cli.processes import END_S, START_S, Server, Traces, onehop, wait_until
 
 Serve = Callable[..., Server]
 
@@ -124,6 +124,29 @@ def test_the_gateway_is_a_service_user_without_a_way_to_the_rest(shared_server: 
         b"PATH", b"LANG", b"TZ", b"HOME",
     }  # fmt: skip
     assert (shared_server.home / "state").stat().st_uid == 1_900_065_535
+
+
+def test_a_second_server_on_the_same_state_is_refused(shared_server: Server, tmp_path: Path) -> None:
+    done = onehop("serve", "--home", str(shared_server.home), "--port", "0", cwd=tmp_path, code=2)
+    assert done.stderr == (
+        f"onehop: another onehop serve uses {shared_server.home}; stop it, or take another place with --home\n"
+    )
+    assert shared_server.healthy()
+
+
+def test_a_start_with_nohup_survives_the_terminal(home: Path, tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # what nohup does; children inherit it
+    try:
+        server = Server(home, tmp_path)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    try:
+        server.wait_for_screen()
+        server.process.send_signal(signal.SIGHUP)
+        assert server.call("POST", "/api/execute", {"code": "6 * 7"})["results"] == [{"text/plain": "42"}]
+        assert server.process.poll() is None
+    finally:
+        server.close()
 
 
 def test_a_state_that_cannot_be_opened_stops_the_start(home: Path, tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ async def local(settings: Settings, built: Environment) -> AsyncIterator[Backend
     from onehop.supervisor import spawn
 
     with starting.supervisor_log() as log:
-        chosen = starting.supervisor_settings(settings, built, one_session=True)
+        chosen = starting.supervisor_settings(settings, (built,), one_session=True)
         with spawn.launch(chosen, stderr=log) as supervisor:
             # Imported while the zygote gets warm: this takes a second or two.
             from onehop.sessions import Engine, SessionRequest

@@ -82,7 +82,7 @@ def _start(settings: Settings, built: Environment) -> list[dict[str, Any]]:
     from onehop.supervisor import spawn
 
     with engine.supervisor_log() as log:
-        chosen = engine.supervisor_settings(settings, built, one_session=True)
+        chosen = engine.supervisor_settings(settings, (built,), one_session=True)
         with spawn.start(chosen, stderr=log) as supervisor:
             rows: list[dict[str, Any]] = supervisor.report["protections"]
     gateway = Gateway.start(settings, listener=None, supervisor="")

@@ -27,6 +27,16 @@ def environment(settings: Settings, progress: Callable[[str], None]) -> Environm
     return ensure(settings.environment, settings.home, progress=progress)
 
 
+def other_environments(settings: Settings) -> tuple[Environment, ...]:
+    """The other built environments of this home; requests may name them."""
+    from onehop.environments import build
+    from onehop.environments.model import DEFAULT_NAME
+
+    names = {path.stem for path in (settings.home / "environments").glob("[!.]*.lock")} | {DEFAULT_NAME}
+    found = (build.find(name, settings.home) for name in sorted(names - {settings.environment}))
+    return tuple(one for one in found if one is not None)
+
+
 def service_uid(settings: Settings) -> int | None:
     """The uid that the gateway runs as: the last of the reserved range; None unless started by root."""
     return settings.uid_base + UID_RANGE - 1 if os.geteuid() == 0 else None
@@ -46,11 +56,16 @@ def supervisor_log() -> Iterator[IO[bytes]]:
 
 
 def supervisor_settings(
-    settings: Settings, built: Environment, *, for_gateway: bool = False, one_session: bool = False
+    settings: Settings,
+    environments: tuple[Environment, ...],
+    *,
+    for_gateway: bool = False,
+    one_session: bool = False,
 ) -> SupervisorSettings:
     """What the supervisor is told.
 
     Args:
+        environments: the first is warmed at once.
         for_gateway: the service user may connect.
         one_session: for one piece of code: no more than one sandbox is kept ready.
     """
@@ -58,7 +73,7 @@ def supervisor_settings(
 
     pool_min, pool_max = (1, 1) if one_session else (settings.pool_min, settings.pool_max)
     return SupervisorSettings(
-        environments=(built,),
+        environments=environments,
         pool_min=pool_min,
         pool_max=pool_max,
         max_sandboxes=settings.max_sessions + settings.max_concurrent + settings.pool_max,

@@ -57,6 +57,7 @@ class Interrupts:
         self._before = {
             number: signal.signal(number, self._take)
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+            if signal.getsignal(number) != signal.SIG_IGN  # nohup, and `&` in a script, mean it
         }
         return self
 
@@ -138,7 +139,7 @@ class Gateway(Child):
     def start(cls, settings: Settings, *, listener: socket.socket | None, supervisor: str) -> Gateway:
         """Starts it; with no `listener` it only shows how well it can be confined, and ends."""
         uid = service_uid(settings)
-        if uid is not None:
+        if uid is not None and listener is not None:
             try:
                 service.own_directory(settings.state, uid)
             except OSError as error:
@@ -148,7 +149,7 @@ class Gateway(Child):
             "uid": uid,
             "parent": os.getpid(),
             "readable": [supervisor] if supervisor else [],
-            "writable": [str(settings.state)],
+            "writable": [str(settings.state)] if listener else [],
             "allow_no_namespaces": settings.allow_no_namespaces,
             "supervisor_path": supervisor,
             "listen_fd": listener.fileno() if listener else -1,
@@ -265,14 +266,14 @@ class Master:
     def __init__(
         self,
         settings: Settings,
-        built: Environment,
+        environments: tuple[Environment, ...],
         listener: socket.socket,
         *,
         show: Callable[[list[Report], Report], None],
         say: Callable[[str], None],
     ) -> None:
         self._settings = settings
-        self._built = built
+        self._environments = environments
         self._listener = listener
         self._show = show
         self._say = say
@@ -301,7 +302,7 @@ class Master:
 
     def _life(self) -> None:
         """One supervisor, from its start to its end, with as many gateways as it takes."""
-        handle = spawn.launch(supervisor_settings(self._settings, self._built, for_gateway=True))
+        handle = spawn.launch(supervisor_settings(self._settings, self._environments, for_gateway=True))
         with contextlib.ExitStack() as stack:
             stack.callback(handle.stop, timeout_s=SUPERVISOR_STOP_S)
             supervisor = Child(handle.process)

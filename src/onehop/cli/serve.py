@@ -7,14 +7,19 @@ the start screen.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import fcntl
+import os
 import shlex
 import sys
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from onehop import __version__
 from onehop.cli import engine, options
 from onehop.config import Settings
+from onehop.errors import ConfigurationError
 
 if TYPE_CHECKING:
     import socket
@@ -33,15 +38,35 @@ def main(arguments: argparse.Namespace) -> int:
     settings = options.load(arguments)
     from onehop.cli import processes
 
-    with processes.listen(settings.host, settings.port) as listener:
+    with _only_server(settings), processes.listen(settings.host, settings.port) as listener:
         built = engine.environment(settings, _say)
 
         def show(rows: list[dict[str, Any]], report: dict[str, Any]) -> None:
             print(screen(settings, built, listener, rows, time.monotonic() - started_s), flush=True)
 
-        processes.Master(settings, built, listener, show=show, say=_say).run()
+        environments = (built, *engine.other_environments(settings))
+        processes.Master(settings, environments, listener, show=show, say=_say).run()
     _say("ended")
     return 0
+
+
+@contextlib.contextmanager
+def _only_server(settings: Settings) -> Iterator[None]:
+    """Two servers on one state would each take the other's sessions for lost."""
+    try:
+        settings.home.mkdir(parents=True, exist_ok=True)
+        file = os.open(settings.home / "serve.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        source = settings.sources["home"]
+        raise ConfigurationError(f"home (from {source}): {error}; take another with --home") from None
+    with os.fdopen(file):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigurationError(
+                f"another onehop serve uses {settings.home}; stop it, or take another place with --home"
+            ) from None
+        yield
 
 
 def screen(
