@@ -3,7 +3,6 @@
 Data only. The cells run inside a sandbox: no network but the loopback, no home but the workspace, no
 /sys, and only process directories in /proc. Each prints one line that begins with its name.
 """
-# ruff: noqa: E501 - the cells look like what a model writes
 
 PACKAGE_CELLS: dict[str, str] = {
     "ipython": """

@@ -60,5 +60,6 @@ def test_errors(session: Session) -> None:
 def test_a_cancelled_cell_is_an_error(session: Session) -> None:
     outcome = session.run(IMPORT + "asyncio.current_task().cancel(); await asyncio.sleep(1)")
     assert outcome.status == "error"
-    assert outcome.error is not None and outcome.error["name"] == "CancelledError"
+    assert outcome.error is not None
+    assert outcome.error["name"] == "CancelledError"
     assert value(session.run("await asyncio.sleep(0, 1)")) == "1"

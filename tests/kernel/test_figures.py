@@ -89,7 +89,8 @@ def test_a_figure_that_cannot_be_drawn_is_an_error(session: Session) -> None:
     ):
         outcome = session.run(PYPLOT + code)
         assert outcome.status == "error"
-        assert outcome.error is not None and outcome.error["name"] == "ValueError"
+        assert outcome.error is not None
+        assert outcome.error["name"] == "ValueError"
         assert kinds(session.run("plt.plot([1]);")) == [PNG], "the broken one was kept"
 
 

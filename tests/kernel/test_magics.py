@@ -129,7 +129,8 @@ def test_unknown_magics_and_failing_scripts(session: Session) -> None:
 def test_installing_says_what_can_be_done_instead(session: Session, code: str) -> None:
     outcome = session.run(code)
     assert outcome.status == "ok"
-    assert "no network" in outcome.stdout and "environment" in outcome.stdout
+    assert "no network" in outcome.stdout
+    assert "environment" in outcome.stdout
 
 
 def test_pip_list_and_words_that_only_look_like_it(session: Session) -> None:

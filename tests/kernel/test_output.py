@@ -177,7 +177,8 @@ def test_redirections_work(session: Session) -> None:
 
 def test_progress_bars_logging_warnings_and_rich(session: Session) -> None:
     outcome = session.run("from tqdm.auto import tqdm\nfor _ in tqdm(range(3)): pass")
-    assert "3/3" in outcome.stderr and "\n3/3" not in outcome.stderr
+    assert "3/3" in outcome.stderr
+    assert "\n3/3" not in outcome.stderr
     outcome = session.run("import logging; logging.warning('careful'); logging.getLogger('a').error('wrong')")
     assert outcome.stderr == "WARNING:root:careful\nERROR:a:wrong\n"
     outcome = session.run("import warnings\ndef f():\n    warnings.warn('old')\nf(); f()")

@@ -147,7 +147,8 @@ def test_a_printer_that_the_user_registers(session: Session) -> None:
 def test_a_value_that_cannot_be_shown(session: Session) -> None:
     outcome = session.run("class R:\n    def __repr__(self): raise ValueError('bad repr')\nR()")
     assert (outcome.status, outcome.results) == ("ok", [])
-    assert outcome.stderr.startswith("Traceback") and outcome.stderr.endswith("ValueError: bad repr\n")
+    assert outcome.stderr.startswith("Traceback")
+    assert outcome.stderr.endswith("ValueError: bad repr\n")
     assert "IPython" not in outcome.stderr
     outcome = session.run(
         "class H:\n    def _repr_html_(self): raise ValueError('bad html')\n    def __repr__(self): return 'H'\nH()"

@@ -1,4 +1,3 @@
-# ruff: noqa: E501 - an attack is easier to read as one string
 """What a kernel may say on its channel: everything else ends its own session, and nobody else's."""
 
 from __future__ import annotations

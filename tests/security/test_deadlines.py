@@ -1,4 +1,3 @@
-# ruff: noqa: E501 - an attack is easier to read as one string
 """SIGINT at the deadline, SIGKILL at deadline + grace: the answer comes within 100 ms of whichever ended it.
 
 Measured from outside by the client, on whatever machine runs the tests: `ALLOWANCE_S` is for a noisy one,

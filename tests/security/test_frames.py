@@ -59,7 +59,7 @@ async def feed(chunks: list[bytes]) -> Record:
         os.close(channel)
         channel = -1
         async with asyncio.timeout(10):
-            while not record.closed and not record.violations:  # noqa: ASYNC110 - until the reader has read all
+            while not record.closed and not record.violations:
                 await asyncio.sleep(0)
     finally:
         for fd in (channel, *pipes):

@@ -1,4 +1,3 @@
-# ruff: noqa: E501 - an attack is easier to read as one string
 """Files in and out while hostile code runs beside: the porter reaches nothing outside, and leaves nothing half-done."""
 
 from __future__ import annotations

@@ -1,4 +1,3 @@
-# ruff: noqa: E501 - an attack is easier to read as one string
 """Attacks on memory, processes, disk and CPU, always with a second tenant watching."""
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ class Tree:
 
     controllers: dict[str, Controller] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
-    _locks: list[int] = field(default_factory=list)
+    _locks: dict[Path, int] = field(default_factory=dict)
 
     def has(self, name: str) -> bool:
         return name in self.controllers
@@ -49,7 +49,7 @@ class Tree:
         """Removes what is ours; groups that still hold processes stay."""
         for directory in self.directories():
             _remove_group(directory)
-        for lock in self._locks:
+        for lock in self._locks.values():
             os.close(lock)
         self._locks.clear()
         self.controllers.clear()
@@ -82,12 +82,16 @@ def own_groups() -> dict[str, str]:
     return groups
 
 
-def probe() -> Tree:
-    """Finds and proves each controller. Leaves nothing behind where it fails."""
+def probe(token: str = "") -> Tree:
+    """Finds and proves each controller. Leaves nothing behind where it fails.
+
+    Args:
+        token: names our groups, so that `remove` finds them when we are dead; chosen if empty.
+    """
     tree = Tree()
     v1, v2 = mounts()
     own = own_groups()
-    group = f"{PREFIX}{secrets.token_hex(6)}"
+    group = f"{PREFIX}{token or secrets.token_hex(6)}"
     v2_base = _v2_base(v2, own.get("", "/"), tree)
     v2_has = set((v2_base / "cgroup.controllers").read_text().split()) if v2_base else set()
     for name in CONTROLLERS:
@@ -103,17 +107,25 @@ def probe() -> Tree:
         for version, base in candidates:
             _remove_stale(base)
             try:
-                tree.controllers[name] = _prove(name, version, base / group)
+                tree.controllers[name] = _prove(name, version, base / group, tree)
                 break
             except OSError as error:
                 problem = f"{base}: {error.strerror or error}"
         if not tree.has(name):
             tree.missing[name] = problem
-    for directory in tree.directories():
-        lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        tree._locks.append(lock)
     return tree
+
+
+def remove(token: str) -> bool:
+    """Removes the groups of a supervisor that is dead; False while the kernel still keeps one of them busy."""
+    v1, v2 = mounts()
+    left = False
+    for point in {*v1.values(), *([v2] if v2 else [])}:
+        for own in {"/", *own_groups().values()}:
+            directory = point / own.lstrip("/") / f"{PREFIX}{token}"
+            _remove_group(directory)
+            left = left or directory.exists()
+    return not left
 
 
 def _v2_base(v2: Path | None, own: str, tree: Tree) -> Path | None:
@@ -124,9 +136,27 @@ def _v2_base(v2: Path | None, own: str, tree: Tree) -> Path | None:
     return base if os.access(base, os.W_OK) else None
 
 
-def _prove(name: str, version: int, directory: Path) -> Controller:
-    created = not directory.exists()
-    directory.mkdir(exist_ok=True)
+def _claim(directory: Path) -> int:
+    """Makes a group and locks it. Whoever finds one unlocked may remove it, even in between: then once more."""
+    while True:
+        directory.mkdir(exist_ok=True)
+        try:
+            lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            if os.stat(directory).st_ino == os.fstat(lock).st_ino:
+                return lock
+        except FileNotFoundError:
+            pass
+        os.close(lock)
+
+
+def _prove(name: str, version: int, directory: Path, tree: Tree) -> Controller:
+    created = directory not in tree._locks
+    if created:
+        tree._locks[directory] = _claim(directory)
     try:
         if version == 2:
             for parent in (directory.parent, directory):
@@ -151,6 +181,7 @@ def _prove(name: str, version: int, directory: Path) -> Controller:
         if created:
             with contextlib.suppress(OSError):
                 directory.rmdir()
+            os.close(tree._locks.pop(directory))
         raise
     return Controller(name, version, directory)
 

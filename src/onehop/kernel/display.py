@@ -63,7 +63,16 @@ class DisplayPublisher(BaseDisplayPublisher):
 
     shell: Shell
 
-    def publish(self, data: dict[str, Any], metadata: dict[str, Any] | None = None, **_: Any) -> None:
+    def publish(
+        self,
+        data: Any,
+        metadata: Any = None,
+        source: Any = None,
+        *,
+        transient: Any = None,
+        update: Any = False,
+        **kwargs: Any,
+    ) -> None:
         channel = self.shell.channel
         if channel is not None and data:
             channel.display(bundle(data))

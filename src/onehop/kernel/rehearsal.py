@@ -36,7 +36,8 @@ _PANDAS = (
     "import pandas as pd\nframe = pd.DataFrame({'n': [1, 2.5, 3], 'g': ['a', 'b', 'a'], 'k': [1, 2, 3]})\n"
     "print(frame)\nprint(frame.head(2))\nprint(frame.describe())\nframe['k'].mean()",
     "import io\ntable = pd.read_csv(io.StringIO('x,y\\n1,2\\n3,4\\n'))\ntable['z'] = table['x'] * 2\n"
-    "print(table[table['z'] > 2])\nprint(table.sort_values('x').to_string())\ntable.groupby('x')['y'].agg(['mean', 'sum'])",
+    "print(table[table['z'] > 2])\nprint(table.sort_values('x').to_string())\n"
+    "table.groupby('x')['y'].agg(['mean', 'sum'])",
 )
 _WAITING = ("x = [n * n for n in range(10)]\nprint(end='')\nsum(x)",)
 _WAITING_PANDAS = ("import pandas as pd\nframe = pd.DataFrame({'n': [1, 2.5]})\nrepr(frame.describe())",)

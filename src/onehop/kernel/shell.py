@@ -46,6 +46,13 @@ class Shell(InteractiveShell):
     display_pub_class = Type(display.DisplayPublisher)
     compiler_class = Type(Compiler)
 
+    if TYPE_CHECKING:  # traits, whose types IPython's own annotations make Optional
+        displayhook: Any
+        display_formatter: Any
+        display_pub: Any
+        configurables: Any
+        register_magic_function: Any
+
     channel: Channel | None = None
     shortcuts: Shortcuts
     loop: asyncio.AbstractEventLoop | None = None
@@ -265,14 +272,15 @@ def create() -> Shell:
     threading.excepthook = _thread_failed
     for name in ("exit", "quit"):
         setattr(builtins, name, _leave)
-    interactiveshell.warn = _warn
+    vars(interactiveshell)["warn"] = _warn
     shell.shortcuts = Shortcuts(shell)
     return shell
 
 
 def _warn(message: Any, *args: Any, stacklevel: int = 1, **kwargs: Any) -> None:
     if not str(message).startswith("To exit:"):
-        warnings.warn(message, *args, stacklevel=stacklevel + 1, **kwargs)
+        emit: Any = warnings.warn
+        emit(message, *args, stacklevel=stacklevel + 1, **kwargs)
 
 
 def _input(prompt: object = "", /) -> str:

@@ -82,6 +82,8 @@ class SupervisorClient(asyncio.Protocol):
         self, sandbox: str, spec: ExecutionSpec, listener: Listener, *, kernel: str = "main"
     ) -> None:
         """Starts an execution; its events go to `listener`. Raises SessionBusyError when one is running."""
+        if spec.id in self._listeners:
+            raise errors.InvalidRequestError("an execution has this id already")
         self._listeners[spec.id] = listener
         try:
             await self._call("execute", {"sandbox": sandbox, "kernel": kernel}, execution_spec=spec)
@@ -93,6 +95,8 @@ class SupervisorClient(asyncio.Protocol):
         self, sandbox_spec: SandboxSpec, spec: ExecutionSpec, listener: Listener
     ) -> SandboxInfo:
         """A new sandbox and an execution in it, in one step. The caller destroys the sandbox afterwards."""
+        if spec.id in self._listeners:
+            raise errors.InvalidRequestError("an execution has this id already")
         self._listeners[spec.id] = listener
         try:
             value = await self._call("execute_once", sandbox_spec=sandbox_spec, execution_spec=spec)

@@ -32,7 +32,8 @@ def main() -> None:
 def _raise_limits() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # 1 and not 0: a limit of 0 does not stop a core_pattern that is a pipe, 1 does (core(5)).
+    resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
 
 
 async def _serve(settings: dict[str, Any]) -> None:

@@ -99,8 +99,9 @@ class Pool:
         while self._recent and self._recent[0] < now - DEMAND_WINDOW_S:
             self._recent.popleft()
         rate = len(self._recent) / DEMAND_WINDOW_S
-        wanted = self.around.settings["pool_min"] + math.ceil(rate * self.start_s * 2)
-        return min(wanted, int(self.around.settings["pool_max"]))
+        wanted: int = self.around.settings["pool_min"] + math.ceil(rate * self.start_s * 2)
+        most: int = self.around.settings["pool_max"]
+        return min(wanted, most)
 
     def statistics(self) -> dict[str, Any]:
         warm = sum(one.warmth == "warm" for one in self._ready)

@@ -282,7 +282,7 @@ class Sandbox:
                     "kernel_died",
                     Usage(0.0, 0.0, -1),
                     variables="lost",
-                    reason="the kernel died after the previous execution; its variables are lost, this code was not run",
+                    reason="the kernel died after the previous execution: variables are lost, this code was not run",
                 )
             )
             return execution
@@ -461,10 +461,7 @@ class Sandbox:
     def _done(self, link: Link, execution: Execution, payload: bytes) -> None:
         try:
             status = protocol.decode_done(payload).status
-        except (
-            ValueError,  # DecodeError, UnicodeDecodeError
-            RecursionError,  # a million nested lists
-        ) as error:
+        except ValueError as error:
             self.on_violation(link, f"an end that cannot be read: {error}")
             return
         if status not in ("ok", "error", "interrupted"):

@@ -136,13 +136,16 @@ def _prefix_entries(service: Service) -> set[str]:
 async def probe(service: Service, timeout_s: float) -> dict[str, Any]:
     """The probe's findings, from one fresh sandbox of the first environment."""
     first = next(iter(service.pools.values()))
-    try:
-        async with asyncio.timeout(timeout_s):
-            sandbox = await first.take(first._default_spec(), "self-test")
-    except TimeoutError:
-        raise JailError(
-            f"no sandbox could be made: {first.failure or 'the zygote did not get ready'}"
-        ) from None
+    taking = asyncio.ensure_future(first.take(first._default_spec(), "self-test"))
+    broken = first.zygote.broken
+    awaited: set[asyncio.Future[Any]] = {taking, broken}
+    await asyncio.wait(awaited, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    if not taking.done():
+        taking.cancel()
+        await asyncio.wait({taking})
+        problem = broken.result() if broken.done() else first.failure or "the zygote did not get ready"
+        raise JailError(f"no sandbox could be made: {problem}")
+    sandbox = taking.result()
     try:
         spec = ExecutionSpec(id="self-test", code=PROBE, timeout_s=10)
         execution = sandbox.execute("main", spec)

@@ -172,7 +172,8 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         for execution in self._followed:
-            execution.follower = None
+            if execution.follower == self._write:  # and not somebody who attached after us
+                execution.follower = None
         self._followed.clear()
 
     def data_received(self, data: bytes) -> None:
@@ -211,6 +212,9 @@ class Connection(asyncio.Protocol):
         except OnehopError as error:
             self._refuse(request, error)
             return
+        except Exception as error:  # noqa: BLE001 - one request must not take the connection down
+            self._fail(request, error)
+            return
         if asyncio.iscoroutine(value):
             task = asyncio.get_running_loop().create_task(self._finish(request, value))
             self._tasks.add(task)
@@ -224,13 +228,14 @@ class Connection(asyncio.Protocol):
         except OnehopError as error:
             self._refuse(request, error)
         except Exception as error:  # noqa: BLE001 - one request must not take the supervisor down
-            self._service.around.log(f"{request.operation}: {type(error).__name__}: {error}")
-            self._refuse(
-                request, InvalidRequestError("the supervisor could not do that; its log has the reason")
-            )
+            self._fail(request, error)
         else:
             if request.ticket:
                 self._write(frame(Reply(request.ticket, value)))
+
+    def _fail(self, request: Request, error: Exception) -> None:
+        self._service.around.log(f"{request.operation}: {type(error).__name__}: {error}")
+        self._refuse(request, InvalidRequestError("the supervisor could not do that; its log has the reason"))
 
     def _refuse(self, request: Request, error: OnehopError) -> None:
         if request.ticket:
@@ -254,8 +259,10 @@ class Connection(asyncio.Protocol):
     async def do_execute_once(self, request: Request) -> Any:
         assert request.sandbox_spec is not None
         assert request.execution_spec is not None
+        self._check_new(request.execution_spec.id)
         sandbox = await self._service.create(request.sandbox_spec)
         try:
+            self._check_new(request.execution_spec.id)  # another may have taken it meanwhile
             execution = sandbox.execute("main", request.execution_spec)
         except BaseException:
             sandbox.die("its execution could not be started")
@@ -264,13 +271,16 @@ class Connection(asyncio.Protocol):
         self._loop_soon_follow(execution)
         return self._service.info(sandbox)
 
+    def _check_new(self, execution_id: str) -> None:
+        if execution_id in self._service.executions:
+            raise InvalidRequestError("an execution has this id already")
+
     def _loop_soon_follow(self, execution: Execution) -> None:
         asyncio.get_running_loop().call_soon(self._follow, execution)
 
     def do_execute(self, request: Request) -> Any:
         assert request.execution_spec is not None
-        if request.execution_spec.id in self._service.executions:
-            raise InvalidRequestError("an execution has this id already")
+        self._check_new(request.execution_spec.id)
         sandbox = self._service.sandbox(request.arguments["sandbox"])
         execution = sandbox.execute(request.arguments["kernel"], request.execution_spec)
         self._service.remember(sandbox, execution)

@@ -62,10 +62,14 @@ class SupervisorHandle:
     is when `report_fd` can be read and `wait_ready` has the report.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes], runtime: str, report_fd: int) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes], runtime: str, report_fd: int, token: str = ""
+    ) -> None:
         self.process = process
         self.runtime = runtime
         self.report_fd = report_fd
+        self.token = token
+        """Names what the supervisor has outside its directory: its control groups."""
         self.report: dict[str, Any] = {}
         self.path = f"{runtime}/s"
 
@@ -106,7 +110,8 @@ class SupervisorHandle:
 def namespaces_work() -> str:
     """Empty when this process may make the namespaces it needs, else why not (tried in a child)."""
     flags = "CLONE_NEWNS | s.CLONE_NEWPID" + ("" if os.geteuid() == 0 else " | s.CLONE_NEWUSER")
-    code = f"from onehop.jail import syscalls as s; s.unshare(s.{flags}); s.mount('none', '/', '', s.MS_REC | s.MS_PRIVATE)"
+    private = "s.mount('none', '/', '', s.MS_REC | s.MS_PRIVATE)"
+    code = f"from onehop.jail import syscalls as s; s.unshare(s.{flags}); {private}"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
     return "" if result.returncode == 0 else result.stderr.strip().splitlines()[-1]
 
@@ -138,7 +143,7 @@ def launch(settings: SupervisorSettings, *, stderr: Any = None) -> SupervisorHan
             f"namespaces are refused here ({problem}), and without them user code would run as root: "
             "start as an ordinary user (in a container: --user 1000)"
         )
-    runtime = tempfile.mkdtemp(prefix="onehop-")
+    runtime, token = tempfile.mkdtemp(prefix="onehop-"), secrets.token_hex(6)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     report_read, report_write = os.pipe()
     try:
@@ -156,7 +161,7 @@ def launch(settings: SupervisorSettings, *, stderr: Any = None) -> SupervisorHan
             "namespaces": not problem,
             "namespace_problem": problem,
             "user": os.geteuid(),
-            "token": secrets.token_hex(6),
+            "token": token,
             **{
                 name: getattr(settings, name)
                 for name in settings.__dataclass_fields__
@@ -186,7 +191,7 @@ def launch(settings: SupervisorSettings, *, stderr: Any = None) -> SupervisorHan
     finally:
         listener.close()
         os.close(report_write)
-    return SupervisorHandle(process, runtime, report_read)
+    return SupervisorHandle(process, runtime, report_read, token)
 
 
 def namespace_advice(problem: str) -> str:

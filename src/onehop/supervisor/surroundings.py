@@ -55,7 +55,7 @@ class Surroundings:
     def limits(self, spec: SandboxSpec) -> dict[str, int]:
         """rlimits of every process of a sandbox (see jail/enter.py)."""
         limits = {
-            "CORE": 0,
+            "CORE": 1,  # no core, also where the host pipes them to a handler (0 would not stop that)
             "NOFILE": self.settings["open_files"],
             # The init is one more. One below the group's limit, so that a porter or a new kernel, which the init
             # forks without this limit, still finds a place beside a sandbox full of processes.

@@ -16,7 +16,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from onehop.errors import EngineError, JailError
+from onehop.errors import EngineError
 from onehop.jail import enter, seccomp
 from onehop.supervisor.children import Children
 
@@ -50,6 +50,8 @@ class Zygote:
         self.pid = -1
         self.ready = False
         self.restarts = 0
+        self.broken: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        """Why the first process ended before it was ready; then nothing can be served."""
         self._settings = settings
         self._seccomp = seccomp.compile_policy(
             cgroup_memory=cgroup_memory, network_namespace=settings["namespaces"]
@@ -60,6 +62,8 @@ class Zygote:
         self._control: socket.socket | None = None
         self._pending: set[int] = set()
         self._closing = False
+        self._problem = ""
+        self._was_ever_ready = False
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -164,10 +168,12 @@ class Zygote:
                 case "ready":
                     self.report = message
                     if message["unknown_threads"]:
-                        raise JailError(
-                            f"zygote threads that are not on the list: {message['unknown_threads']}"
+                        # It ends by itself now.
+                        self._problem = (
+                            f"it has threads that are not on the list: {message['unknown_threads']}"
                         )
-                    self.ready = True
+                        continue
+                    self.ready = self._was_ever_ready = True
                     self._on_ready()
 
     def _died(self, code: int) -> None:
@@ -185,6 +191,9 @@ class Zygote:
             self._on_failed(slot, "the zygote died")
         if self._closing:
             return
+        if not self._was_ever_ready and not self.broken.done():
+            problem = self._problem or f"it ended with code {code} while it was starting"
+            self.broken.set_result(f"the zygote of {self.environment['name']}: {problem}")
         self.restarts += 1
         self._log(f"zygote {self.environment['name']} ended with {code}; starting another")
         self._loop.call_later(0 if was_ready else min(30.0, 0.5 * 2**self.restarts), self.start)

@@ -35,7 +35,7 @@ def main(code: str) -> None:
     os.set_inheritable(CONTROL_FD, False)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
     missing = _preload(spec)
     kernel = importlib.import_module("onehop.kernel.main")
     kernel.prepare(enter.WORKSPACE)
@@ -100,7 +100,10 @@ def huge_pages_under_heap() -> int:
         if not fields[1].startswith("rw-p") or (len(fields) > 5 and fields[5] != "[heap]"):
             continue
         first, last = (int(part, 16) for part in fields[0].split("-"))
-        first, last = -(-first // HUGE_PAGE_BYTES) * HUGE_PAGE_BYTES, last // HUGE_PAGE_BYTES * HUGE_PAGE_BYTES
+        first, last = (
+            -(-first // HUGE_PAGE_BYTES) * HUGE_PAGE_BYTES,
+            last // HUGE_PAGE_BYTES * HUGE_PAGE_BYTES,
+        )
         for start in range(first, last, HUGE_PAGE_BYTES):
             try:
                 syscalls.madvise(start, HUGE_PAGE_BYTES, syscalls.MADV_COLLAPSE)
