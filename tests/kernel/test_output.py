@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -72,7 +73,7 @@ def test_output_comes_as_it_happens(driver: Driver, session: Session) -> None:
     async def release() -> None:
         async with await driver.client.open_porter(session.id) as porter:
 
-            async def content():  # type: ignore[no-untyped-def]
+            async def content() -> AsyncIterator[bytes]:
                 yield b"x"
 
             await porter.write("go", content())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import subprocess
 import sys
 from pathlib import Path
@@ -63,7 +64,7 @@ def test_a_weakened_wall_stops_the_start(
         "if 'ONEHOP_SUPERVISOR_SPEC' in os.environ and 'supervisor.main' in ' '.join(sys.orig_argv):\n"
         + "".join(f"    {line}\n" for line in WEAKEN[name][0].splitlines())
     )
-    monkeypatch.setattr(spawn.secrets, "token_hex", lambda size: "abcdef0123")
+    monkeypatch.setattr(secrets, "token_hex", lambda size: "abcdef0123")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(EngineError, match=WEAKEN[name][1]):
         start(SupervisorSettings(environments=(environment,)), stderr=subprocess.DEVNULL, timeout_s=40)
