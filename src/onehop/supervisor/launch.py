@@ -67,6 +67,8 @@ def _close_inherited(spec: dict[str, Any]) -> None:
 def _become_supervisor(spec: dict[str, Any]) -> None:
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
     if spec["namespaces"]:
+        # Its own once more: the shim needs the /proc that it has, to find what is left at the end.
+        syscalls.unshare(syscalls.CLONE_NEWNS)
         syscalls.mount("none", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE)
         syscalls.mount("proc", "/proc", "proc", syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC)
     else:
