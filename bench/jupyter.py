@@ -105,8 +105,9 @@ class Kernel:
     def pid(self) -> int:
         provisioner = self._manager.provisioner
         assert isinstance(provisioner, LocalProvisioner)
-        assert provisioner.pid is not None
-        return provisioner.pid
+        pid: int | None = provisioner.pid
+        assert pid is not None
+        return pid
 
     def close(self) -> None:
         self._client.stop_channels()

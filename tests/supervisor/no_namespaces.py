@@ -1,0 +1,84 @@
+"""Run as a program: a supervisor on a machine that refuses namespaces, which a seccomp filter plays here.
+
+Reads `{"environment": …, "allow": …, "cells": […]}` on stdin, writes what came of it as JSON on stdout.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pyseccomp
+
+from onehop.environments import build
+from onehop.errors import OnehopError
+from onehop.supervisor.spawn import SupervisorSettings, start
+from onehop.supervisor.surroundings import descendants
+from tests.driver import Driver
+
+NAMESPACE_FLAGS = (0x00020000, 0x02000000, 0x04000000, 0x08000000, 0x10000000, 0x20000000, 0x40000000)
+
+
+def refuse_namespaces() -> None:
+    """For this process and all that it starts, as a container runtime's default profile does."""
+    program = pyseccomp.SyscallFilter(defaction=pyseccomp.ALLOW)
+    for call in ("unshare", "setns", "mount", "pivot_root"):
+        program.add_rule(pyseccomp.ERRNO(errno.EPERM), call)
+    for flag in NAMESPACE_FLAGS:
+        program.add_rule(
+            pyseccomp.ERRNO(errno.EPERM), "clone", pyseccomp.Arg(0, pyseccomp.MASKED_EQ, flag, flag)
+        )
+    program.add_rule(pyseccomp.ERRNO(errno.ENOSYS), "clone3")
+    program.load()
+
+
+def main() -> None:
+    request: dict[str, Any] = json.load(sys.stdin)
+    environment = build.ensure("default", Path(request["home"]), progress=lambda line: None)
+    refuse_namespaces()
+    answer: dict[str, Any] = {"cells": []}
+    try:
+        handle = start(SupervisorSettings((environment,), allow_no_namespaces=request["allow"], pool_max=4))
+    except OnehopError as error:
+        json.dump({"refused": str(error), "kind": type(error).__name__}, sys.stdout)
+        return
+    with handle:
+        driver = Driver(handle.path)
+        answer |= {"report": handle.report, "runtime": handle.runtime}
+        with driver.session() as session:
+            answer["isolation"] = session.info.isolation
+            for cell in request["cells"]:
+                answer["cells"].append(session.run(cell, timeout_s=20, grace_s=1).document())
+        left = Path(handle.runtime, "sandboxes", session.id)
+        deadline_s = time.monotonic() + 5
+        while left.exists() and time.monotonic() < deadline_s:
+            time.sleep(0.01)
+        answer["left"] = left.exists()
+        with driver.session() as session:
+            session.run("import subprocess; subprocess.Popen(['sleep', '1000'], start_new_session=True)")
+            processes = descendants(handle.process.pid)
+            os.kill(handle.process.pid, signal.SIGKILL)
+            session.delete = lambda: None  # type: ignore[method-assign]
+        deadline_s = time.monotonic() + 10
+        while (alive := [pid for pid in processes if not _gone(pid)]) and time.monotonic() < deadline_s:
+            time.sleep(0.01)
+        answer |= {"processes": len(processes), "alive": alive}
+        driver.close()
+    json.dump(answer, sys.stdout)
+
+
+def _gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except OSError:
+        return True
+
+
+if __name__ == "__main__":
+    main()
