@@ -52,7 +52,7 @@ CELLS = {
     "kept = 41": None,
     "kept + 1": "42",
     "open('mine', 'w').write('x'); import os; os.listdir()": "['mine']",
-    "import tempfile; tempfile.NamedTemporaryFile().file.closed": "False",
+    "import tempfile; f = tempfile.NamedTemporaryFile(); f.file.closed": "False",
     "import subprocess; subprocess.run(['ls'], capture_output=True, text=True).stdout": "'mine\\n'",
     "open('/proc/self/status').read(5)": "'Name:'",
     "import pandas, polars; len(polars.DataFrame(pandas.DataFrame({'a': [1, 2]}).to_dict('list')))": "2",
@@ -62,7 +62,6 @@ CELLS = {
 REFUSED = (
     "open('/etc/shadow')",
     "open('/etc/passwd')",
-    "import os; os.listdir(os.path.expanduser('~{user}'))",
     "import os; os.listdir('{home}')",
     "import os; os.listdir('/')",
     "import os; os.listdir('/proc')",
@@ -85,18 +84,18 @@ def test_with_leave_cells_run_and_walls_hold(onehop_home: Path, environment: Env
     if syscalls.landlock_abi() < 1:
         assert "Landlock" in run(onehop_home, allow=True)["refused"]
         return
-    import pwd
-
-    words = {"user": pwd.getpwuid(os.getuid()).pw_name, "home": str(Path.home())}
     refused = tuple(
         cell.replace("{runtime}", "' + __import__('os').getcwd().split('/sandboxes/')[0] + '")
-        .replace("{user}", words["user"])
-        .replace("{home}", words["home"])
+        .replace("{home}", str(Path.home()))
         .replace("{{", "{")
         .replace("}}", "}")
         for cell in REFUSED
     )
-    answer = run(onehop_home, allow=True, cells=(*CELLS, *refused, "import os; os._exit(3)", "os.listdir() if 0 else 7"))
+    answer = run(
+        onehop_home,
+        allow=True,
+        cells=(*CELLS, *refused, "import os; os._exit(3)", "os.listdir() if 0 else 7"),
+    )
     assert answer["isolation"]["level"] == "process-without-namespaces"
     rows = {row["name"]: row["state"] for row in answer["report"]["protections"]}
     assert (rows["namespaces"], rows["seccomp"]) == ("missing", "active")
