@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from onehop.environments.build import Environment
+from onehop.environments.model import Environment
 from onehop.jail import syscalls
 
 ROOT = Path(__file__).parents[2]
