@@ -66,7 +66,9 @@ def test_the_places_that_can_be_written(session: Session) -> None:
         value(session.run("open('/dev/null', 'w').write('x'); len(open('/dev/urandom', 'rb').read(8))"))
         == "8"
     )
-    assert value(session.run("print('x', file=open('/dev/stderr', 'w'))\n1")) == "1"
+    outcome = session.run("import os; open('/dev/stderr', 'w').write('e'); open('/dev/stdout', 'a').write('o'); "
+                          "os.system('echo s > /dev/stdout; echo t > /dev/fd/2'); 1")  # fmt: skip
+    assert (outcome.status, outcome.stdout, outcome.stderr) == ("ok", "os\n", "et\n")
 
 
 def test_who_one_is(session: Session) -> None:

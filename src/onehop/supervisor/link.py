@@ -56,6 +56,8 @@ class Link:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         out_read, out_write = os.pipe2(os.O_CLOEXEC)
         err_read, err_write = os.pipe2(os.O_CLOEXEC)
+        for fd in (out_write, err_write):
+            os.fchmod(fd, 0o622)  # opening /dev/stdout checks the pipe's owner, who is not the sandbox's user
         self._channel = ours
         ours.setblocking(False)
         with contextlib.suppress(OSError):

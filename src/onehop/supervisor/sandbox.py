@@ -244,6 +244,7 @@ class Sandbox:
                 problem = await resized
             if problem:
                 raise InvalidRequestError(f"the workspace cannot have that size: {problem}")
+            self._relimit(spec)  # no file may be longer than the workspace
             self._free_inodes = os.fstatvfs(self._workspace).f_ffree
 
     def _relimit(self, spec: SandboxSpec) -> None:
