@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import os
 
-from onehop.environments.build import Environment
+from onehop.environments.model import Environment
 from onehop.jail import root
 from tests.driver import Session
 from tests.kernel.reading import value

@@ -223,7 +223,6 @@ class Sandbox:
                         memory_bytes=spec.memory_bytes, processes=spec.processes, cpus=spec.cpus
                     ),
                 )
-            self._relimit(spec)
         if (spec.workspace_bytes, spec.workspace_inodes) != (before.workspace_bytes, before.workspace_inodes):
             resized: asyncio.Future[str] = self._loop.create_future()
 
@@ -244,14 +243,22 @@ class Sandbox:
                 problem = await resized
             if problem:
                 raise InvalidRequestError(f"the workspace cannot have that size: {problem}")
-            self._relimit(spec)  # no file may be longer than the workspace
             self._free_inodes = os.fstatvfs(self._workspace).f_ffree
+        self._relimit(self.around.limits(before), self.around.limits(spec))
 
-    def _relimit(self, spec: SandboxSpec) -> None:
-        self._tell({"do": "limits", "limits": self.around.limits(spec)})
-        pidfd = self.links["main"].pidfd
-        if pidfd >= 0:
-            self.around.apply_limits(pidfd, self.around.limits(spec))
+    def _relimit(self, before: dict[str, int], limits: dict[str, int]) -> None:
+        """rlimits of the processes to come, and of the kernel that waited in the pool."""
+        if limits == before:
+            return
+        self._tell({"do": "limits", "limits": limits})
+        link = self.links["main"]
+        if any(value > before[name] for name, value in limits.items()):
+            # Raising a hard limit takes CAP_SYS_RESOURCE on the host, which an ordinary user and many a
+            # container's root do not have. A new kernel gets them from init, which is bound by none.
+            link.signal(signal.SIGKILL)
+            self._new_kernel("main")
+        elif link.pidfd >= 0:
+            self.around.apply_limits(link.pidfd, limits)
 
     def isolation(self) -> dict[str, str]:
         return dict(self.around.isolation)
@@ -588,9 +595,13 @@ class Sandbox:
 
     def _replace_kernel(self, kernel: str) -> None:
         """A new kernel in the same sandbox: the files stay, the variables do not."""
-        self.links[kernel].close()
         if self.spec.one_shot:
+            self.links[kernel].close()
             return
+        self._new_kernel(kernel)
+
+    def _new_kernel(self, kernel: str) -> None:
+        self.links[kernel].close()
         link = self.links[kernel] = Link(self, self._loop, kernel)
         self.restarting.add(kernel)
         self._tell({"do": "kernel", "kernel": kernel}, link.kernel_fds)
