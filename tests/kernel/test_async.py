@@ -36,9 +36,10 @@ def test_values(session: Session, code: str, expected: str) -> None:
 
 
 def test_background_tasks_go_on_while_something_is_awaited(session: Session) -> None:
-    session.run(IMPORT + "done = asyncio.Event()\nasync def f():\n    await asyncio.sleep(0.02); print('in the background'); done.set()\n"
+    session.run(IMPORT + "go, done = asyncio.Event(), asyncio.Event()\nasync def f():\n"
+                "    await go.wait(); print('in the background'); done.set()\n"
                 "await asyncio.sleep(0)\nt = asyncio.create_task(f())")  # fmt: skip
-    assert session.run("await done.wait()").stdout == "in the background\n"
+    assert session.run("go.set(); await done.wait()").stdout == "in the background\n"
     assert value(session.run("t.done()")) == "True"
 
 
