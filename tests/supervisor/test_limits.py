@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 
@@ -58,7 +59,7 @@ def test_more_than_the_default(driver: Driver) -> None:
     """Kernels wait in the pool with the default limits; hard limits cannot be raised by everybody."""
     code = ("import resource as r, subprocess\nrunning = [subprocess.Popen(['sleep', '100']) for _ in range(80)]\n"
             "f = open('big', 'wb'); f.truncate(300 << 20)\nr.getrlimit(r.RLIMIT_FSIZE)[1] >> 20, len(running)")  # fmt: skip
-    spec = {"processes": 100, "workspace_bytes": 400 * MIB, "memory_bytes": 2 << 30}
+    spec: dict[str, Any] = {"processes": 100, "workspace_bytes": 400 * MIB, "memory_bytes": 2 << 30}
     with driver.session(**spec) as session:
         assert value(session.run(code)) == "(400, 80)"
     once = driver.run_once(code, sandbox=SandboxSpec(one_shot=True, **spec))

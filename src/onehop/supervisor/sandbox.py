@@ -210,19 +210,15 @@ class Sandbox:
         before, self.spec = self.spec, spec
         self.state = "assigned"
         self.owner_id = owner_id
-        if (spec.memory_bytes, spec.processes, spec.cpus) != (
-            before.memory_bytes,
-            before.processes,
-            before.cpus,
-        ):
-            if self.group is not None:
-                group = self.group
-                await self._loop.run_in_executor(
-                    None,
-                    lambda: group.set_limits(
-                        memory_bytes=spec.memory_bytes, processes=spec.processes, cpus=spec.cpus
-                    ),
-                )
+        group = self.group
+        asked = (spec.memory_bytes, spec.processes, spec.cpus)
+        if group is not None and asked != (before.memory_bytes, before.processes, before.cpus):
+            await self._loop.run_in_executor(
+                None,
+                lambda: group.set_limits(
+                    memory_bytes=spec.memory_bytes, processes=spec.processes, cpus=spec.cpus
+                ),
+            )
         if (spec.workspace_bytes, spec.workspace_inodes) != (before.workspace_bytes, before.workspace_inodes):
             resized: asyncio.Future[str] = self._loop.create_future()
 
