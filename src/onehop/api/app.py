@@ -26,6 +26,9 @@ from onehop.config import Settings
 from onehop.errors import NotFoundError
 from onehop.sessions import Engine
 
+HEALTH = "/healthz"
+"""Answers before the engine is ready; everything else waits for it."""
+
 
 class App(FastAPI):
     """FastAPI with native routes in front.
@@ -49,6 +52,7 @@ class App(FastAPI):
             *Files(engine).operations(),
             *Service(engine).operations(),
         ]
+        self._engine = engine
         self._guard = Guard(self._route, settings)
         description = encode_json(openapi.document(self.operations, settings))
 
@@ -67,6 +71,8 @@ class App(FastAPI):
 
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
+            if not self._engine.ready.is_set() and scope["path"] != HEALTH:
+                await self._engine.wait_ready()
             for route in self._native:
                 match, child = route.matches(scope)
                 if match is Match.FULL:
@@ -77,7 +83,7 @@ class App(FastAPI):
 
 
 def create_app(engine: Engine, settings: Settings) -> App:
-    """The ASGI application for an engine that has been entered."""
+    """The ASGI application for an engine; requests wait until it has been entered."""
     return App(engine, settings)
 
 

@@ -98,11 +98,11 @@ async def _serve(
         try:
             store = Store.open(settings.database_url, settings.state)
             try:
-                async with Engine(settings, client, store) as engine:
-                    await _run(engine, settings, listener, on_ready)
-                    lost = engine.lost.is_set()
+                engine = Engine(settings, client, store)
+                await _run(engine, settings, listener, on_ready)
             finally:
                 store.close()
+            lost = engine.lost.is_set()
         finally:
             await client.close()
     return EXIT_SUPERVISOR_LOST if lost else 0
@@ -111,6 +111,7 @@ async def _serve(
 async def _run(
     engine: Engine, settings: Settings, listener: socket.socket, on_ready: Callable[[str], None] | None
 ) -> None:
+    """Serves with the engine, and before it: /healthz answers while the supervisor is still starting."""
     server = _Server(
         uvicorn.Config(
             create_app(engine, settings),
@@ -126,12 +127,29 @@ async def _run(
             timeout_graceful_shutdown=GRACE_S,
         )
     )
+    failures: list[OnehopError] = []
+    served = asyncio.Event()
+
+    async def operate() -> None:
+        try:
+            async with engine:
+                if on_ready is not None:
+                    on_ready(_url(listener))
+                await served.wait()
+        except OnehopError as error:
+            failures.append(error)
+            server.should_exit = True
+
     async with asyncio.TaskGroup() as group:
         watcher = group.create_task(_stop_when_lost(engine, server))
-        if on_ready is not None:
-            on_ready(_url(listener))
+        operator = group.create_task(operate())
         await server.serve(sockets=[listener])
         watcher.cancel()
+        served.set()
+        if not engine.ready.is_set():
+            operator.cancel()
+    if failures and not engine.lost.is_set():
+        raise failures[0]
 
 
 async def _stop_when_lost(engine: Engine, server: uvicorn.Server) -> None:

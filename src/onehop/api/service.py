@@ -15,7 +15,7 @@ from onehop.sessions import Engine
 
 
 class Health(msgspec.Struct):
-    """`ok`, or a problem document with status 503."""
+    """`ok`, or `starting` while requests still wait for the engine; otherwise a problem document with status 503."""
 
     status: str
 
@@ -76,7 +76,7 @@ class Service:
     async def health(self, call: Call) -> None:
         if self._engine.lost.is_set():
             raise errors.UnavailableError("the engine has lost its supervisor and starts again")
-        await call.answer(encode_json(Health("ok")))
+        await call.answer(encode_json(Health("ok" if self._engine.ready.is_set() else "starting")))
 
     async def info(self, call: Call) -> None:
         about = await self._engine.describe()

@@ -9,7 +9,7 @@ import json
 import os
 import resource
 import sys
-from typing import Any
+from typing import Any, TextIO
 
 from onehop.errors import EngineError, OnehopError
 from onehop.jail import service
@@ -22,28 +22,32 @@ def main() -> int:
     spec: dict[str, Any] = json.loads(os.environ.pop("ONEHOP_GATEWAY_SPEC"))
     with os.fdopen(spec["report_fd"], "w") as report:
         try:
-            found = enter(spec)
+            row = enter(spec)
         except OnehopError as error:
-            json.dump({"error": str(error)}, report)
+            print(json.dumps({"error": str(error)}), file=report)
             return 1
-        json.dump(found, report)
-    return 0 if spec["check_only"] else _serve(spec)
+        print(json.dumps(row), file=report, flush=True)
+        return 0 if spec["check_only"] else _serve(spec, report)
 
 
-def _serve(spec: dict[str, Any]) -> int:
+def _serve(spec: dict[str, Any], report: TextIO) -> int:
     import logging
     import socket
 
     from onehop import config
     from onehop.api.serve import EXIT_SUPERVISOR_LOST, serve
 
+    def say_ready(url: str) -> None:
+        print("ready", file=report, flush=True)
+
     settings = config.load()
     logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s %(name)s %(message)s")
     if settings.log_level == "info":
         for library in ("alembic", "uvicorn"):  # each start would say a dozen times that it went well
             logging.getLogger(library).setLevel(logging.WARNING)
+    listener = socket.socket(fileno=spec["listen_fd"])
     try:
-        code = serve(settings, spec["supervisor_path"], listener=socket.socket(fileno=spec["listen_fd"]))
+        code = serve(settings, spec["supervisor_path"], listener=listener, on_ready=say_ready)
     except EngineError:
         return SUPERVISOR_LOST_EXIT  # the master knows more about the supervisor than we do
     except OnehopError as error:

@@ -54,11 +54,10 @@ class Interrupts:
         self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def __enter__(self) -> Interrupts:
-        self._before = {
-            number: signal.signal(number, self._take)
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-            if signal.getsignal(number) != signal.SIG_IGN  # nohup, and `&` in a script, mean it
-        }
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup means it
+            numbers.append(signal.SIGHUP)
+        self._before = {number: signal.signal(number, self._take) for number in numbers}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -128,12 +127,12 @@ class Child:
 
 
 class Gateway(Child):
-    """The gateway's process; `row` is how well it is confined, known soon after the start."""
+    """The gateway's process, and what it says about itself while it starts."""
 
     def __init__(self, process: subprocess.Popen[bytes], report_fd: int) -> None:
         super().__init__(process)
-        self._report_fd = report_fd
-        self._row: Report | None = None
+        self.report_fd = report_fd
+        self._said = b""
 
     @classmethod
     def start(cls, settings: Settings, *, listener: socket.socket | None, supervisor: str) -> Gateway:
@@ -181,55 +180,38 @@ class Gateway(Child):
 
     def row(self, timeout_s: float = 10.0) -> Report:
         """Its line among the protections. Raises EngineError when it could not be confined."""
-        if self._row is None:
-            raw = b""
-            deadline_s = time.monotonic() + timeout_s
-            while True:
-                wait(self._report_fd, timeout_s=deadline_s - time.monotonic())
-                chunk = os.read(self._report_fd, 65536) if time.monotonic() < deadline_s else b""
-                if not chunk:
-                    break
-                raw += chunk
-            if not raw:
-                raise EngineError(
-                    f"the gateway did not start ({self.how()}); the lines above have the reason"
-                )
-            self._row = json.loads(raw)
-        assert self._row is not None
-        if "error" in self._row:
-            raise EngineError(self._row["error"])
-        return self._row
+        deadline_s = time.monotonic() + timeout_s
+        while b"\n" not in self._said and self.report_fd >= 0 and time.monotonic() < deadline_s:
+            self.listen(deadline_s - time.monotonic())
+        line, _, _ = self._said.partition(b"\n")
+        if not line:
+            raise EngineError(f"the gateway did not start ({self.how()}); the lines above have the reason")
+        row: Report = json.loads(line)
+        if "error" in row:
+            raise EngineError(row["error"])
+        return row
+
+    def serves(self) -> bool:
+        """Whether it has said that it and its engine are ready."""
+        return self._said.endswith(b"\nready\n")
+
+    def listen(self, timeout_s: float = 0.0) -> None:
+        """Takes what it says on `report_fd`, which is -1 once it has said all."""
+        if self.report_fd < 0 or not select.select([self.report_fd], [], [], max(0.0, timeout_s))[0]:
+            return
+        chunk = os.read(self.report_fd, 65536)
+        self._said += chunk
+        if not chunk:
+            self._hang_up()
+
+    def _hang_up(self) -> None:
+        if self.report_fd >= 0:
+            os.close(self.report_fd)
+            self.report_fd = -1
 
     def close(self) -> None:
         super().close()
-        if self._report_fd >= 0:
-            os.close(self._report_fd)
-            self._report_fd = -1
-
-
-class Health:
-    """One request to /healthz, sent at once and answered when the gateway serves."""
-
-    def __init__(self, address: tuple[Any, ...], family: int) -> None:
-        self._socket = socket.socket(family, socket.SOCK_STREAM)
-        self._socket.settimeout(5)
-        self._socket.connect(address[:2])
-        host = f"[{address[0]}]" if family == socket.AF_INET6 else address[0]
-        request = f"GET /healthz HTTP/1.1\r\nHost: {host}:{address[1]}\r\nConnection: close\r\n\r\n"
-        self._socket.sendall(request.encode())
-
-    def fileno(self) -> int:
-        return self._socket.fileno()
-
-    def healthy(self) -> bool:
-        """Whether the answer that is there to be read says so."""
-        try:
-            return b" 200 " in self._socket.recv(64)
-        except OSError:
-            return False
-
-    def close(self) -> None:
-        self._socket.close()
+        self._hang_up()
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -325,36 +307,26 @@ class Master:
     def _wait_ready(self, handle: spawn.SupervisorHandle, gateway: Gateway) -> bool:
         """Until both serve; False when interrupted. Raises EngineError when one of them ended instead."""
         deadline_s = time.monotonic() + READY_TIMEOUT_S
-        health: Health | None = Health(self._listener.getsockname(), self._listener.family)
         warm = False
-        try:
-            while not self._interrupts.asked() and time.monotonic() < deadline_s:
-                waiting: list[Readable | int] = [self._interrupts, gateway]
-                waiting += [] if warm else [handle.report_fd]
-                waiting += [health] if health else []
-                wait(*waiting, timeout_s=deadline_s - time.monotonic())
-                if not warm and _ready(handle.report_fd):
-                    handle.wait_ready(timeout_s=5)
-                    warm = True
-                if health and _ready(health):
-                    answered = health.healthy()
-                    health.close()
-                    health = None if answered else Health(self._listener.getsockname(), self._listener.family)
-                if gateway.code is not None:
-                    gateway.row()  # has its reason, if it could not be confined
-                    if not warm:
-                        handle.wait_ready(timeout_s=5)  # the supervisor's reason comes first
-                    raise EngineError(
-                        f"the gateway did not start ({gateway.how()}); the lines above have the reason"
-                    )
-                if warm and health is None:
-                    return True
-        finally:
-            if health:
-                health.close()
-        if self._interrupts.asked():
-            return False
-        raise EngineError(f"the gateway did not answer within {READY_TIMEOUT_S:g} s")
+        while not self._interrupts.asked():
+            if time.monotonic() > deadline_s:
+                raise EngineError(f"the gateway did not get ready within {READY_TIMEOUT_S:g} s")
+            reports = [fd for fd in (handle.report_fd, gateway.report_fd) if fd >= 0]
+            wait(self._interrupts, gateway, *reports, timeout_s=deadline_s - time.monotonic())
+            if not warm and _ready(handle.report_fd):
+                handle.wait_ready(timeout_s=5)
+                warm = True
+            gateway.listen()
+            if gateway.code is not None:
+                gateway.row()  # has its reason, if it could not be confined
+                if not warm:
+                    handle.wait_ready(timeout_s=5)  # the supervisor's reason comes first
+                raise EngineError(
+                    f"the gateway did not start ({gateway.how()}); the lines above have the reason"
+                )
+            if warm and gateway.serves():
+                return True
+        return False
 
     def _watch(self, path: str, supervisor: Child, gateway: Gateway) -> None:
         """Until the supervisor ends or we are interrupted."""

@@ -42,11 +42,13 @@ class Engine:
     Methods raise ProblemError and its subclasses only.
 
     Attributes:
+        ready: set once it has been entered; before that the supervisor may still be starting.
         lost: set when the supervisor is gone; nothing works any more then.
     """
 
     def __init__(self, settings: Settings, client: SupervisorClient, store: Store) -> None:
         self.settings = settings
+        self.ready = asyncio.Event()
         self.lost = client.lost
         self._client = client
         self._store = store
@@ -65,6 +67,7 @@ class Engine:
             await self.__aexit__()
             raise
         self._tasks.spawn(self._reap())
+        self.ready.set()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -72,6 +75,17 @@ class Engine:
         for session in self._sessions.values():
             session.close_porter()
         self._journal.close()
+
+    async def wait_ready(self) -> None:
+        """Returns when it has been entered. Raises UnavailableError when the supervisor is lost before that."""
+        waits = {asyncio.ensure_future(event.wait()) for event in (self.ready, self.lost)}
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        if not self.ready.is_set():
+            raise _unavailable()
 
     # --- executions ---------------------------------------------------------------------------------
 
