@@ -82,11 +82,18 @@ class Channel:
     def __init__(self, fd: int) -> None:
         self.socket = socket.socket(fileno=fd)
         self.execution = 0
+        self._held = b""
         self.left = False
         """True in a process that user code forked: it has no say on the channel."""
 
-    def send(self, kind: Kind, payload: bytes = b"") -> None:
-        self.socket.sendall(protocol.pack(kind, self.execution, payload))
+    def send(self, kind: Kind, payload: bytes = b"", *, hold: bool = False) -> None:
+        """Sends a frame; with `hold` it goes together with the next one, which must follow soon."""
+        frame = self._held + protocol.pack(kind, self.execution, payload)
+        self._held = b""
+        if hold:
+            self._held = frame
+        else:
+            self.socket.sendall(frame)
 
     def receive(self) -> tuple[int, int, bytes]:
         """The next frame. Raises EOFError when the supervisor has closed the channel."""
@@ -121,7 +128,7 @@ class Channel:
         if len(payload) > protocol.MAX_KERNEL_FRAME_BYTES:
             text = f"<output of {len(payload)} bytes is too large to show; save it to a file>"
             payload = protocol.encode(Result(text={"text/plain": text}, final=final))
-        self.send(Kind.RESULT, payload)
+        self.send(Kind.RESULT, payload, hold=final)  # the end follows: one wake-up of the supervisor
 
     def synchronize(self) -> None:
         """Waits until the supervisor has taken everything that was written to the pipes so far."""

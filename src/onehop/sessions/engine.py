@@ -36,6 +36,10 @@ MAX_REMEMBERED_ENDS = 10_000
 log = logging.getLogger("onehop.sessions")
 
 
+RESUMED_WAIT_S = 1.0
+"""How long a request waits for the end of an execution that was taken over from a dead gateway."""
+
+
 class Engine:
     """Use as `async with Engine(settings, client, store) as engine`; sandboxes of sessions outlive it.
 
@@ -109,6 +113,11 @@ class Engine:
         self._check_open()
         spec = requests.execution_spec(request, self.settings, new_id("exe"), grace_s=self.settings.grace_s)
         contents = requests.contents(request, session.workspace_bytes) if request.files else {}
+        if session.run is not None and session.run.resumed:
+            # Most of what a dead gateway left has ended already; only its end has not been read again.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(RESUMED_WAIT_S):
+                    await session.run.wait()
         if session.run is not None:
             raise errors.SessionBusyError(
                 "another execution is running in this session; wait for its end or interrupt it",

@@ -78,6 +78,7 @@ class Recovery:
             sandbox=session.sandbox,
             isolation=session.isolation,
         )
+        run.resumed = True
         session.run = run
         self._in_sessions.append((session, run))
         await self._follow(run, unfinished.pop(execution, None))

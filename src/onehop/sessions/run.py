@@ -101,6 +101,7 @@ class Run:
         "events",
         "id",
         "isolation",
+        "resumed",
         "sandbox",
         "seen",
         "session",
@@ -138,6 +139,8 @@ class Run:
         self._broken = ""
         self._changed: asyncio.Future[None] | None = None
         self._document: bytes | None = None
+        self.resumed = False
+        """Taken over from a gateway that is gone; its end may be on its way already."""
         self._on_end: Callable[[Run], None] | None = None
         self._on_violation = on_violation
 

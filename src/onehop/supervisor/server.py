@@ -33,6 +33,7 @@ from onehop.supervisor.sandbox import Sandbox
 from onehop.supervisor.surroundings import Surroundings, protections
 
 TICK_S = 0.1
+HOLD_S = 0.002
 MAX_KEPT_EXECUTIONS = 10_000
 """Ended executions that no gateway acknowledged; the oldest are forgotten beyond this."""
 
@@ -165,6 +166,8 @@ class Connection(asyncio.Protocol):
         self._followed: set[Execution] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._handed_over = False
+        self._held = b""
+        """A reply that waits a moment for events to go with."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
@@ -201,7 +204,18 @@ class Connection(asyncio.Protocol):
 
     def _write(self, data: bytes) -> None:
         if self._transport is not None:
-            self._transport.write(data)
+            self._transport.write(self._held + data)
+        self._held = b""
+
+    def _write_soon(self, data: bytes) -> None:
+        """For the reply to an execution: most end within a millisecond, and then one write carries it all."""
+        if not self._held:
+            asyncio.get_running_loop().call_later(HOLD_S, self._release)
+        self._held += data
+
+    def _release(self) -> None:
+        if self._held:
+            self._write(b"")
 
     def _take(self, request: Request) -> None:
         handler: Callable[[Request], Any] | None = getattr(self, f"do_{request.operation}", None)
@@ -220,7 +234,8 @@ class Connection(asyncio.Protocol):
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         elif request.ticket and not self._handed_over:
-            self._write(frame(Reply(request.ticket, value)))
+            write = self._write_soon if request.operation == "execute" else self._write
+            write(frame(Reply(request.ticket, value)))
 
     async def _finish(self, request: Request, work: Awaitable[Any]) -> None:
         try:
