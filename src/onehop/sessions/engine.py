@@ -36,7 +36,7 @@ MAX_REMEMBERED_ENDS = 10_000
 log = logging.getLogger("onehop.sessions")
 
 
-RESUMED_WAIT_S = 1.0
+RESUMED_WAIT_S = 0.25
 """How long a request waits for the end of an execution that was taken over from a dead gateway."""
 
 

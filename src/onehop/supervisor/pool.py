@@ -23,6 +23,7 @@ TAKE_TIMEOUT_S = 30.0
 DEMAND_WINDOW_S = 2.0
 SHRINK_AFTER_S = 30.0
 PARALLEL_STARTS = 4
+REFILL_DELAY_S = 0.004
 
 
 class Slots:
@@ -130,7 +131,8 @@ class Pool:
             sandbox = self._pop_ready() or await self._wait()
             if sandbox.state == "ready":
                 break
-        self._loop.call_soon(self._refill)
+        # Making the next one takes a core: not while the request that has just been served runs its code.
+        self._loop.call_later(REFILL_DELAY_S if self._ready else 0, self._refill)
         try:
             await sandbox.assign(spec, owner_id)
         except BaseException:
@@ -161,10 +163,8 @@ class Pool:
 
     async def _wait(self) -> Sandbox:
         self.misses += 1
-        if self._slots.used >= self._slots.most and not self._starting:
-            raise TooManyError(
-                f"{self._slots.most} sandboxes exist already; delete some or raise max_sandboxes"
-            )
+        if self._full():
+            raise self._too_many()
         waiter: asyncio.Future[Sandbox] = self._loop.create_future()
         self._waiters.append(waiter)
         self._refill()
@@ -191,6 +191,7 @@ class Pool:
             try:
                 slot, uid = self._slots.take()
             except TooManyError:
+                self._refuse_waiters()
                 return
             self._uids[slot] = uid
             sandbox = Sandbox(
@@ -208,6 +209,20 @@ class Pool:
             except EngineError as error:
                 sandbox.fork_failed(str(error))
                 return
+
+    def _full(self) -> bool:
+        """No slot is free, and none is about to be: a sandbox that is dying gives its slot back in a moment."""
+        dying = any(one.state in ("dying", "gone") for one in self.sandboxes.values())
+        return self._slots.used >= self._slots.most and not self._starting and not dying
+
+    def _too_many(self) -> TooManyError:
+        return TooManyError(f"{self._slots.most} sandboxes exist already; delete some or raise max_sandboxes")
+
+    def _refuse_waiters(self) -> None:
+        while self._waiters and self._full():
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_exception(self._too_many())
 
     def _default_spec(self) -> SandboxSpec:
         s = self.around.settings
