@@ -86,8 +86,9 @@ def _onehop_memory(setup: Setup, row: Row) -> None:
     with Client(setup.onehop.port, timeout_s=120) as client:
         try:
             for _ in range(MEMORY_SESSIONS):
+                _wait_until_warm(client)
                 sessions.create(client)
-            time.sleep(1.0)  # ready ones that replace them finish their warm-up
+            _wait_until_warm(client)
             idle = _mib(list(system.sandboxes(setup.onehop.pid).values()))
             row.series["onehop, idle, warmed up"] = idle
             for session in sessions.ids:
@@ -100,6 +101,17 @@ def _onehop_memory(setup: Setup, row: Row) -> None:
             for session in sessions.ids:
                 sessions.delete(client, session)
     _memory_verdicts(row, idle)
+
+
+def _wait_until_warm(client: Client) -> None:
+    """Every waiting sandbox has run its warm-up cells: a pool in a hurry hands out cold ones, which are smaller."""
+    deadline_s = time.monotonic() + 20
+    while time.monotonic() < deadline_s:
+        pool = client.request("GET", "/api/info")["environments"]["default"]
+        if pool["warm"] and pool["warm"] == pool["ready"] and not pool["starting"]:
+            return
+        time.sleep(0.05)
+    raise TimeoutError(f"the pool did not get warm: {pool}")
 
 
 def _memory_verdicts(row: Row, idle: Series) -> None:
