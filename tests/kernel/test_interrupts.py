@@ -47,7 +47,7 @@ def interrupted(driver: Driver, session: Session, code: str, *, times: int = 1) 
         "open('fifo', 'r') if os.mkfifo('fifo') is None else None",
         "with __import__('concurrent.futures').futures.ThreadPoolExecutor() as p: p.submit(time.sleep, 1); time.sleep(100)",
         "class A:\n    def __repr__(self): time.sleep(100)\nA()",
-        "%timeit -n 1 -r 1 time.sleep(100)",
+        "%timeit -n 1 -r 1 print('started', flush=True); time.sleep(100)",
         "%%time\ntime.sleep(100)",
         "%%bash\nsleep 100",
     ],
@@ -59,6 +59,8 @@ def test_variables_survive(driver: Driver, session: Session, busy: str) -> None:
         busy = busy.replace("time.sleep(100)", "print('started')\ntime.sleep(100)").replace(
             "\nsleep", "\necho started\nsleep"
         )
+        outcome = interrupted(driver, session, busy)
+    elif "started" in busy:  # says by itself when it has come to where it waits
         outcome = interrupted(driver, session, busy)
     else:
         outcome = interrupted(driver, session, f"print('started', flush=True)\n{busy}")
