@@ -59,8 +59,7 @@ def test_variables_survive(driver: Driver, session: Session, busy: str) -> None:
         busy = busy.replace("time.sleep(100)", "print('started')\ntime.sleep(100)").replace(
             "\nsleep", "\necho started\nsleep"
         )
-        outcome = interrupted(driver, session, busy)
-    elif "started" in busy:  # says by itself when it has come to where it waits
+    if "started" in busy:  # says by itself when it has come to where it waits
         outcome = interrupted(driver, session, busy)
     else:
         outcome = interrupted(driver, session, f"print('started', flush=True)\n{busy}")

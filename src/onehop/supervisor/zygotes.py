@@ -24,7 +24,6 @@ MESSAGE_BYTES = 65536
 WALL_MARK = "# runs inside the wall:"
 """Modules with this line go into the zygote's memory; their files are unmounted before the first sandbox exists."""
 ALLOWED_THREADS = ("jemalloc_bg_thd", "python", "AwsEventLoop")
-READY_TIMEOUT_S = 60.0
 
 
 class Zygote:
