@@ -88,6 +88,7 @@ class Settings:
     code_bytes: int = _limit(MIB, "longest code of an execution")
     stdin_bytes: int = _limit(MIB, "longest stdin of an execution")
     env_bytes: int = _limit(64 * 1024, "names and values of an execution's env together")
+    metadata_bytes: int = _limit(16 * 1024, "names and values of a session's metadata together")
     body_bytes: int = _limit(64 * MIB, "largest JSON body of a request, files included")
     return_files_bytes: int = _limit(16 * MIB, "most bytes of file contents inside an answer", minimum=0)
 

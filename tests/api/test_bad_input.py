@@ -199,7 +199,7 @@ def test_bad_event_number(client: httpx2.Client, after: str) -> None:
     [
         ("GET", "/api/execute", "POST"),
         ("PUT", "/api/sessions", "GET, POST"),
-        ("PATCH", "/api/sessions/x", "DELETE, GET"),
+        ("PUT", "/api/sessions/x", "DELETE, GET, PATCH"),
         ("POST", "/api/sessions/x/files/a", "DELETE, GET, PUT"),
         ("HEAD", "/healthz", "GET"),
         ("OPTIONS", "/api/execute", "POST"),

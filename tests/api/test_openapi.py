@@ -28,6 +28,7 @@ ROUTES = {
     "GET /api/sessions",
     "GET /api/sessions/{session_id}",
     "DELETE /api/sessions/{session_id}",
+    "PATCH /api/sessions/{session_id}",
     "POST /api/sessions/{session_id}/execute",
     "POST /api/sessions/{session_id}/interrupt",
     "GET /api/sessions/{session_id}/files",

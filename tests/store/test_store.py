@@ -31,7 +31,7 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
 
 def finished(name: str, size: int = 10, started_at: float | None = None) -> Finished:
     now = time.time() if started_at is None else started_at
-    return Finished(name, None, "ok", now, now + 1, lambda: (b"d" * size, b"\x90"))
+    return Finished(name, "", None, "ok", now, now + 1, lambda: (b"d" * size, b"\x90"))
 
 
 def session_row(name: str) -> SessionRow:
@@ -74,11 +74,11 @@ def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
 async def test_started_then_finished(store: Store) -> None:
     stored: list[str] = []
     store.on_stored = stored.extend
-    store.started("exe_1", "ses_1", 1.0)
+    store.started("exe_1", "", "ses_1", 1.0)
     await store.flush()
     assert [row.id for row in await store.running()] == ["exe_1"]
     store.finished(finished("exe_1"))
-    store.started("exe_2", None, 2.0)  # begins and ends within one batch
+    store.started("exe_2", "", None, 2.0)  # begins and ends within one batch
     store.finished(finished("exe_2"))
     await store.flush()
     assert await store.running() == []
@@ -98,9 +98,9 @@ async def test_results_are_committed_without_anybody_asking(store: Store) -> Non
 
 
 async def test_withdrawn_before_and_after_the_commit(store: Store) -> None:
-    store.started("exe_1", None, 1.0)
+    store.started("exe_1", "", None, 1.0)
     store.withdrawn("exe_1")
-    store.started("exe_2", None, 1.0)
+    store.started("exe_2", "", None, 1.0)
     await store.flush()
     store.withdrawn("exe_2")
     await store.flush()
@@ -123,7 +123,7 @@ async def test_sessions(store: Store) -> None:
 
 async def test_what_was_written_is_there_after_a_restart(tmp_path: Path) -> None:
     store = Store.open("", tmp_path)
-    store.started("exe_1", None, 1.0)
+    store.started("exe_1", "", None, 1.0)
     store.finished(finished("exe_2"))
     store.close()
     store = Store.open("", tmp_path)
@@ -172,7 +172,7 @@ async def test_old_and_surplus_results_are_forgotten(store: Store) -> None:
     store.finished(finished("exe_old", started_at=now - 1000))
     for number in range(5):
         store.finished(finished(f"exe_{number}", size=100, started_at=now + number))
-    store.started("exe_running", None, now - 2000)
+    store.started("exe_running", "", None, now - 2000)
     await store.add_session(session_row("ses_1"))
     store.prune(before=now - 500, limit_bytes=250)
     await store.flush()

@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from onehop.errors import InvalidRequestError, ProblemError, TooLargeError, UnsupportedMediaTypeError
+from onehop.sessions.caller import LOCAL, Caller
 
 Header = tuple[bytes, bytes]
 
@@ -31,6 +32,12 @@ class Call:
         self.receive = receive
         self.send = send
         self.path: dict[str, str] = scope.get("path_params", {})
+
+    @property
+    def caller(self) -> Caller:
+        """Who asks; the guard has found it out."""
+        caller: Caller = self.scope.get("caller", LOCAL)
+        return caller
 
     def header(self, name: bytes) -> bytes:
         """The first header of that (lower-case) name, or nothing."""

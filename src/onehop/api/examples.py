@@ -33,7 +33,7 @@ EVENTS = (
     'id: 1\nevent: stdout\ndata: {"text":"hello\\n"}\n\n'
     'id: 2\nevent: result\ndata: {"data":{"text/plain":"45"},"final":true}\n\n'
 )
-SESSION_REQUEST: dict[str, Any] = {"memory_mb": 2048, "idle_timeout_s": 600}
+SESSION_REQUEST: dict[str, Any] = {"memory_mb": 2048, "idle_timeout_s": 600, "metadata": {"project": "demo"}}
 SESSION: dict[str, Any] = {
     "id": "ses_J2m9v0Yx5sT1hQe8rKd3bWc7fLp4nUz6aGi0oXyEwDk",
     "status": "idle",
@@ -42,6 +42,9 @@ SESSION: dict[str, Any] = {
     "expires_at": "2026-11-22T12:10:00.000Z",
     "idle_timeout_s": 600,
     "max_age_s": 86400,
+    "pinned": False,
+    "metadata": {"project": "demo"},
+    "executions": [],
     "limits": {"memory_mb": 2048, "processes": 64, "workspace_mb": 256, "workspace_inodes": 16384},
     "isolation": ISOLATION,
 }

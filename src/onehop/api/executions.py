@@ -134,15 +134,17 @@ class Executions:
     async def execute(self, call: Call) -> None:
         call.require_type(b"application/json")
         request = decode(_decode_in_session, await self._body(call))
-        await self._answer(call, await self._engine.start(call.path["session_id"], request))
+        await self._answer(
+            call, await self._engine.executions.start(call.path["session_id"], request, call.caller)
+        )
 
     async def execute_once(self, call: Call) -> None:
         call.require_type(b"application/json")
         request = decode(_decode_once, await self._body(call))
-        await self._answer(call, await self._engine.start_once(request))
+        await self._answer(call, await self._engine.executions.start_once(request, call.caller))
 
     async def get(self, call: Call) -> None:
-        answer = await self._engine.get_execution(call.path["execution_id"])
+        answer = await self._engine.executions.answer(call.path["execution_id"], call.caller)
         await call.answer(answer if isinstance(answer, bytes) else encode_json(answer))
 
     async def events(self, call: Call) -> None:
@@ -151,7 +153,9 @@ class Executions:
             last = call.header(b"last-event-id")
             after = whole_number(last.decode("ascii", "replace"), "Last-Event-ID") if last else 0
         execution_id = call.path["execution_id"]
-        events = await self._engine.events(execution_id, after, pause_s=sse.KEEP_ALIVE_S)
+        events = await self._engine.executions.events(
+            execution_id, after, call.caller, pause_s=sse.KEEP_ALIVE_S
+        )
         await sse.stream(call, events, headers=[(EXECUTION_HEADER, execution_id.encode())])
 
     async def _answer(self, call: Call, run: Run) -> None:

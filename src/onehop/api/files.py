@@ -87,11 +87,11 @@ class Files:
         ]
 
     async def list(self, call: Call) -> None:
-        await call.answer(encode_json(await self._engine.list_files(call.path["session_id"])))
+        await call.answer(encode_json(await self._engine.files.list(call.path["session_id"], call.caller)))
 
     async def read(self, call: Call) -> None:
         path = call.path["path"]
-        async with self._engine.read_file(call.path["session_id"], path) as (file, chunks):
+        async with self._engine.files.read(call.path["session_id"], path, call.caller) as (file, chunks):
             name = quote(path.rpartition("/")[2], safe="")
             headers = [
                 (b"content-type", OCTETS),
@@ -107,11 +107,13 @@ class Files:
     async def write(self, call: Call) -> None:
         call.require_type(OCTETS)
         session_id = call.path["session_id"]
-        limit_bytes = await self._engine.workspace_limit(session_id)
+        limit_bytes = await self._engine.files.limit_bytes(session_id, call.caller)
         call.declared_length(limit_bytes)
-        file = await self._engine.write_file(session_id, call.path["path"], call.chunks(limit_bytes))
+        file = await self._engine.files.write(
+            session_id, call.path["path"], call.chunks(limit_bytes), call.caller
+        )
         await call.answer(encode_json(file))
 
     async def delete(self, call: Call) -> None:
-        await self._engine.delete_file(call.path["session_id"], call.path["path"])
+        await self._engine.files.delete(call.path["session_id"], call.path["path"], call.caller)
         await call.empty()

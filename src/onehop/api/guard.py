@@ -147,8 +147,11 @@ def _cors(origin: bytes) -> tuple[Header, ...]:
 
 async def _preflight(call: Call) -> None:
     headers = [
-        (b"access-control-allow-methods", b"GET, POST, PUT, DELETE"),
-        (b"access-control-allow-headers", b"content-type, accept, last-event-id"),
+        (b"access-control-allow-methods", b"GET, POST, PUT, PATCH, DELETE"),
+        (
+            b"access-control-allow-headers",
+            b"authorization, content-type, accept, idempotency-key, last-event-id, x-api-key",
+        ),
         (b"access-control-max-age", b"600"),
     ]
     await call.answer(b"", status=204, headers=headers)

@@ -10,7 +10,7 @@ from onehop.api.asgi import Call, encode_json
 from onehop.api.resources import Body, Operation
 from onehop.sessions import Engine, SessionRequest
 from onehop.sessions.answers import Interrupted, SessionInfo, SessionList
-from onehop.sessions.requests import decode
+from onehop.sessions.requests import SessionChange, decode
 
 BODY_BYTES = 64 * 1024
 
@@ -22,6 +22,7 @@ class Nothing(msgspec.Struct, forbid_unknown_fields=True):
 
 
 _decode_session = msgspec.json.Decoder(SessionRequest)
+_decode_change = msgspec.json.Decoder(SessionChange)
 _decode_nothing = msgspec.json.Decoder(Nothing)
 
 
@@ -79,6 +80,25 @@ class Sessions:
                 problems=_GONE,
             ),
             Operation(
+                "PATCH",
+                "/api/sessions/{session_id}",
+                self.change,
+                "changeSession",
+                "Sessions",
+                "Change how long a session lives",
+                "Counts as use, so an empty object keeps it from ending for being idle. Metadata is replaced.",
+                body=Body("What is to be different.", SessionChange, example={"ends_in_s": 600}),
+                answers={200: (one,)},
+                problems=(
+                    *_GONE,
+                    errors.InvalidJsonError,
+                    errors.InvalidRequestError,
+                    errors.TooLargeError,
+                    errors.UnsupportedMediaTypeError,
+                    errors.QuotaExceededError,
+                ),
+            ),
+            Operation(
                 "DELETE",
                 "/api/sessions/{session_id}",
                 self.delete,
@@ -112,8 +132,8 @@ class Sessions:
 
     async def create(self, call: Call) -> None:
         call.require_type(b"application/json")
-        session = await self._engine.create_session(
-            decode(_decode_session, await call.body(BODY_BYTES) or b"{}")
+        session = await self._engine.sessions.create(
+            decode(_decode_session, await call.body(BODY_BYTES) or b"{}"), call.caller
         )
         location = (b"location", f"/api/sessions/{session.id}".encode())
         await call.answer(
@@ -121,16 +141,27 @@ class Sessions:
         )
 
     async def list(self, call: Call) -> None:
-        await call.answer(encode_json(SessionList(self._engine.list_sessions())))
+        await call.answer(encode_json(SessionList(self._engine.sessions.list(call.caller))))
 
     async def get(self, call: Call) -> None:
-        await call.answer(encode_json(await self._engine.get_session(call.path["session_id"])))
+        await call.answer(encode_json(await self._engine.sessions.get(call.path["session_id"], call.caller)))
+
+    async def change(self, call: Call) -> None:
+        call.require_type(b"application/json")
+        change = decode(_decode_change, await call.body(BODY_BYTES))
+        await call.answer(
+            encode_json(await self._engine.sessions.change(call.path["session_id"], change, call.caller))
+        )
 
     async def delete(self, call: Call) -> None:
-        await self._engine.delete_session(call.path["session_id"])
+        await self._engine.sessions.delete(call.path["session_id"], call.caller)
         await call.empty()
 
     async def interrupt(self, call: Call) -> None:
         call.require_type(b"application/json")
         decode(_decode_nothing, await call.body(BODY_BYTES) or b"{}")
-        await call.answer(encode_json(Interrupted(await self._engine.interrupt(call.path["session_id"]))))
+        await call.answer(
+            encode_json(
+                Interrupted(await self._engine.executions.interrupt(call.path["session_id"], call.caller))
+            )
+        )

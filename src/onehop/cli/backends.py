@@ -83,7 +83,7 @@ async def local(settings: Settings, built: Environment) -> AsyncIterator[Backend
             store = Store.open("", Path(supervisor.runtime, "state"))
             try:
                 async with Engine(settings, client, store) as engine:
-                    session = await engine.create_session(SessionRequest())
+                    session = await engine.sessions.create(SessionRequest())
                     yield _Local(engine, session.id)
             finally:
                 store.close()
@@ -110,32 +110,34 @@ class _Local:
         self._session = session
 
     async def upload(self, path: Path, name: str) -> None:
-        await self._engine.write_file(self._session, name, _chunks(path))
+        await self._engine.files.write(self._session, name, _chunks(path))
 
     async def execute(self, code: str, timeout_s: float | None) -> AsyncIterator[Event]:
         import msgspec
 
         from onehop.sessions import ExecuteRequest
 
-        run = await self._engine.start(self._session, ExecuteRequest(code=code, timeout_s=timeout_s))
+        run = await self._engine.executions.start(
+            self._session, ExecuteRequest(code=code, timeout_s=timeout_s)
+        )
         async for events in run.follow(0, pause_s=3600):
             for _, (kind, data) in events:
                 yield kind, msgspec.to_builtins(data)
 
     async def interrupt(self) -> None:
-        await self._engine.interrupt(self._session)
+        await self._engine.executions.interrupt(self._session)
 
     async def answer(self, execution: str) -> dict[str, Any]:
         import msgspec
 
-        found = await self._engine.get_execution(execution)
+        found = await self._engine.executions.answer(execution)
         document: dict[str, Any] = (
             json.loads(found) if isinstance(found, bytes) else msgspec.to_builtins(found)
         )
         return document
 
     async def download(self, path: str) -> AsyncIterator[bytes]:
-        async with self._engine.read_file(self._session, path) as (_, chunks):
+        async with self._engine.files.read(self._session, path) as (_, chunks):
             async for chunk in chunks:
                 yield chunk
 

@@ -135,7 +135,14 @@ class SandboxLimits(msgspec.Struct, kw_only=True):
 
 
 class SessionInfo(msgspec.Struct, kw_only=True):
-    """A session. Times are RFC 3339 in UTC; `expires_at` is when it ends if nobody uses it any more."""
+    """A session. Times are RFC 3339 in UTC.
+
+    Args:
+        expires_at: when it ends if nobody uses it any more.
+        pinned: it does not end for being idle.
+        metadata: labels of its owner's choice.
+        executions: ids of what is running in it.
+    """
 
     id: str
     status: Literal["idle", "busy"]
@@ -144,6 +151,9 @@ class SessionInfo(msgspec.Struct, kw_only=True):
     expires_at: str
     idle_timeout_s: float
     max_age_s: float
+    pinned: bool
+    metadata: dict[str, str]
+    executions: list[str]
     limits: SandboxLimits
     isolation: dict[str, str]
 

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from onehop.config import Settings
 from onehop.errors import EngineError, ExecutionNotFoundError
 from onehop.sessions.answers import Answer
+from onehop.sessions.caller import Caller
 from onehop.sessions.run import EncodedEvent, Run, read_stored
 from onehop.store import Finished, Store, StoredExecution
 from onehop.supervisor.client import SupervisorClient
@@ -33,7 +34,7 @@ class Journal:
     def began(self, run: Run) -> None:
         """To be called before the supervisor is asked to start it."""
         self._runs[run.id] = run
-        self._store.started(run.id, run.session, run.started_at)
+        self._store.started(run.id, run.owner, run.session, run.started_at)
 
     def resumed(self, run: Run) -> None:
         """It began under an earlier gateway."""
@@ -51,6 +52,7 @@ class Journal:
         self._store.finished(
             Finished(
                 run.id,
+                run.owner,
                 run.session,
                 run.end.status,
                 run.started_at,
@@ -79,29 +81,29 @@ class Journal:
 
     # --- asked for again ------------------------------------------------------------------------------
 
-    async def answer(self, execution: str) -> Answer | bytes:
+    async def answer(self, execution: str, caller: Caller) -> Answer | bytes:
         """The answer, or its JSON as it was stored. Raises ExecutionNotFoundError."""
         run = self._runs.get(execution)
-        if run is not None:
+        if run is not None and run.owner == caller.owner:
             return run.answer or run.snapshot([])
-        stored = await self._find(execution)
+        stored = await self._find(execution, caller)
         if stored.document is None:
             raise ExecutionNotFoundError("the execution has begun, but nothing is known about it any more")
         return stored.document
 
     async def events(
-        self, execution: str, after: int, *, pause_s: float
+        self, execution: str, after: int, caller: Caller, *, pause_s: float
     ) -> AsyncIterator[list[EncodedEvent]]:
         """Events after number `after`, as they come; an empty list after `pause_s` seconds of none."""
         run = self._runs.get(execution)
-        if run is not None:
+        if run is not None and run.owner == caller.owner:
             return run.follow_encoded(after, pause_s=pause_s)
-        stored = await self._find(execution)
+        stored = await self._find(execution, caller)
         return _at_once(read_stored(stored.events or _NO_EVENTS, after))
 
-    async def _find(self, execution: str) -> StoredExecution:
+    async def _find(self, execution: str, caller: Caller) -> StoredExecution:
         stored = await self._store.execution(execution) if execution.startswith("exe_") else None
-        if stored is None:
+        if stored is None or stored.owner != caller.owner:
             raise ExecutionNotFoundError("there is no such execution, or it was too long ago")
         return stored
 

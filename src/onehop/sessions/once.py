@@ -10,6 +10,7 @@ from onehop.errors import EngineError, OnehopError, TooManyError
 from onehop.protocol import Entry
 from onehop.sessions import files, requests
 from onehop.sessions.answers import FileInfo
+from onehop.sessions.caller import Caller
 from onehop.sessions.journal import Journal
 from onehop.sessions.requests import ExecuteOnceRequest
 from onehop.sessions.run import Run, new_id
@@ -28,7 +29,7 @@ class OneShots:
         self._tasks = tasks
         self.running = 0
 
-    async def start(self, request: ExecuteOnceRequest) -> Run:
+    async def start(self, request: ExecuteOnceRequest, caller: Caller) -> Run:
         """Starts code in a new sandbox. Raises TooManyError, and what the checks of `requests` raise."""
         spec = requests.execution_spec(request, self._settings, new_id("exe"), grace_s=0.0)
         box_spec = requests.sandbox_spec(request, self._settings, owner="", one_shot=True)
@@ -36,7 +37,7 @@ class OneShots:
         if self.running >= self._settings.max_concurrent:
             raise TooManyError(f"{self.running} executions run already; try again when one has ended")
         self.running += 1
-        one = _OneShot(self, return_files=request.return_files)
+        one = _OneShot(self, caller, return_files=request.return_files)
         return await self._tasks.finish(one.start(spec, box_spec, contents))
 
     def discard(self, sandbox: str) -> None:
@@ -49,8 +50,9 @@ class OneShots:
 class _OneShot:
     """From the request to the discarded sandbox."""
 
-    def __init__(self, owner: OneShots, *, return_files: bool) -> None:
+    def __init__(self, owner: OneShots, caller: Caller, *, return_files: bool) -> None:
         self._owner = owner
+        self._caller = caller
         self._client = owner._client
         self._journal = owner._journal
         self._return_files = return_files
@@ -58,7 +60,7 @@ class _OneShot:
         self._porter: Porter | None = None
 
     async def start(self, spec: ExecutionSpec, box_spec: SandboxSpec, contents: dict[str, bytes]) -> Run:
-        run = Run(spec.id, None, on_violation=self._violated)
+        run = Run(spec.id, None, owner=self._caller.owner, on_violation=self._violated)
         try:
             if contents:
                 box = await self._client.create_sandbox(box_spec)

@@ -12,7 +12,7 @@ from onehop.errors import EngineError, ExecutionNotFoundError
 from onehop.sessions.journal import Journal
 from onehop.sessions.run import Run
 from onehop.sessions.session import Session, restored
-from onehop.store import Store, StoredExecution
+from onehop.store import SessionRow, Store, StoredExecution
 from onehop.supervisor.client import SupervisorClient
 from onehop.supervisor.messages import SandboxInfo
 
@@ -41,16 +41,16 @@ class Recovery:
         self._on_violation = on_violation
         self._in_sessions: list[tuple[Session, Run]] = []
 
-    async def run(self) -> tuple[list[Session], list[str]]:
-        """The sessions that go on, and the ids of those that are lost."""
+    async def run(self) -> tuple[list[Session], list[SessionRow]]:
+        """The sessions that go on, and those that are lost."""
         boxes = {box.id: box for box in await self._client.sandboxes()}
         unfinished = {row.id: row for row in await self._store.running()}
         alive: list[Session] = []
-        lost: list[str] = []
+        lost: list[SessionRow] = []
         for row in await self._store.live_sessions():
             box = boxes.get(row.sandbox)
             if box is None or box.owner != row.id:
-                lost.append(row.id)
+                lost.append(row)
                 continue
             del boxes[box.id]
             session = restored(row, box)
@@ -74,19 +74,20 @@ class Recovery:
         run = Run(
             execution,
             session.id,
+            owner=session.owner,
             on_violation=self._on_violation,
             sandbox=session.sandbox,
             isolation=session.isolation,
         )
         run.resumed = True
-        session.run = run
+        session.runs[run.context] = run
         self._in_sessions.append((session, run))
         await self._follow(run, unfinished.pop(execution, None))
 
     def hand_over(self) -> None:
         """The engine knows the sessions now: it is told of ends, also of those that came meanwhile."""
         for session, run in self._in_sessions:
-            run.when_ended(self._on_end if session.run is run else self._earlier_ended)
+            run.when_ended(self._on_end if session.runs.get(run.context) is run else self._earlier_ended)
 
     def _earlier_ended(self, run: Run) -> None:
         """A later execution has changed the files since: which ones this one changed cannot be told."""
@@ -102,6 +103,7 @@ class Recovery:
         run = Run(
             execution,
             row.session if row is not None else None,
+            owner=row.owner if row is not None else "",
             on_violation=self._on_violation,
             sandbox=box.id if box is not None else "",
             isolation=box.isolation if box is not None else {},

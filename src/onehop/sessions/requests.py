@@ -7,6 +7,7 @@ raise InvalidRequestError or a subclass, TooLargeError where something is too lo
 
 from __future__ import annotations
 
+import time
 from typing import Annotated, Literal, TypeVar
 
 import msgspec
@@ -15,6 +16,7 @@ from msgspec import Meta
 from onehop import protocol
 from onehop.config import MIB, Settings
 from onehop.errors import InvalidJsonError, InvalidPathError, InvalidRequestError, TooLargeError
+from onehop.sessions.session import StoredSettings
 from onehop.supervisor.messages import ExecutionSpec, SandboxSpec
 
 MAX_FILES = 1000
@@ -96,10 +98,30 @@ class SessionRequest(SandboxFields, kw_only=True, forbid_unknown_fields=True):
         environment, memory_mb, processes, workspace_mb: as in SandboxFields.
         idle_timeout_s: seconds without a request after which it ends.
         max_age_s: seconds after which it ends in any case.
+        pinned: it does not end for being idle.
+        metadata: labels of your choice.
     """
 
     idle_timeout_s: Positive | None = None
     max_age_s: Positive | None = None
+    pinned: bool = False
+    metadata: dict[str, str] = {}
+
+
+class SessionChange(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """What of a session is to be different; what is left out stays.
+
+    Args:
+        idle_timeout_s, max_age_s, pinned: as in SessionRequest.
+        ends_in_s: seconds from now after which it ends in any case; null takes such an end away.
+        metadata: replaces all labels.
+    """
+
+    idle_timeout_s: Positive | msgspec.UnsetType = msgspec.UNSET
+    max_age_s: Positive | msgspec.UnsetType = msgspec.UNSET
+    ends_in_s: Positive | msgspec.UnsetType | None = msgspec.UNSET
+    pinned: bool | msgspec.UnsetType = msgspec.UNSET
+    metadata: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
 
 
 R = TypeVar("R")
@@ -219,6 +241,40 @@ def lifetime(request: SessionRequest, settings: Settings) -> tuple[float, float]
     if request.max_age_s is not None:
         age_s = _at_most("max_age_s", request.max_age_s, settings.max_age_s)
     return idle_s, age_s
+
+
+def changed(
+    change: SessionChange, before: StoredSettings, created_at: float, settings: Settings
+) -> StoredSettings:
+    """A session's settings after a change. Raises InvalidRequestError."""
+    after = msgspec.structs.replace(before)
+    if change.idle_timeout_s is not msgspec.UNSET:
+        after.idle_timeout_s = _at_most("idle_timeout_s", change.idle_timeout_s, settings.max_age_s)
+    if change.max_age_s is not msgspec.UNSET:
+        after.max_age_s = _at_most("max_age_s", change.max_age_s, settings.max_age_s)
+    if change.ends_in_s is None:
+        after.ends_at = None
+    elif change.ends_in_s is not msgspec.UNSET:
+        now = time.time()
+        after.ends_at = now + _at_most("ends_in_s", change.ends_in_s, created_at + settings.max_age_s - now)
+        # Else the age it was made with would end it earlier than it was asked for just now.
+        after.max_age_s = max(after.max_age_s, after.ends_at - created_at)
+    if change.pinned is not msgspec.UNSET:
+        after.pinned = change.pinned
+    if change.metadata is not msgspec.UNSET:
+        after.metadata = metadata(change.metadata, settings)
+    return after
+
+
+def metadata(labels: dict[str, str], settings: Settings) -> dict[str, str]:
+    """Raises TooLargeError for more labels than are kept."""
+    total = sum(_bytes("metadata", name) + _bytes("metadata", value) for name, value in labels.items())
+    if total > settings.metadata_bytes:
+        raise TooLargeError(
+            f"metadata has {total} bytes, the limit is {settings.metadata_bytes}",
+            limit_bytes=settings.metadata_bytes,
+        )
+    return labels
 
 
 def contents(request: ExecuteRequest, workspace_bytes: int) -> dict[str, bytes]:

@@ -81,6 +81,8 @@ class Run:
     """An execution from its start until its result is stored.
 
     Args:
+        owner: whose it is.
+        context: where in its session it runs.
         on_violation: called when a payload could not be decoded; the sandbox is not to be trusted further.
     """
 
@@ -95,12 +97,14 @@ class Run:
         "_stderr",
         "_stdout",
         "answer",
+        "context",
         "done",
         "end",
         "ended_at",
         "events",
         "id",
         "isolation",
+        "owner",
         "resumed",
         "sandbox",
         "seen",
@@ -115,11 +119,15 @@ class Run:
         session: str | None,
         *,
         on_violation: Callable[[Run], None],
+        owner: str = "",
+        context: str = "main",
         sandbox: str = "",
         isolation: dict[str, str] | None = None,
     ) -> None:
         self.id = execution
         self.session = session
+        self.owner = owner
+        self.context = context
         self.sandbox = sandbox
         self.isolation = isolation or {}
         self.started_at = time.time()

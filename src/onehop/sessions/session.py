@@ -50,6 +50,13 @@ class StoredSettings(msgspec.Struct):
     limits: SandboxLimits
     idle_timeout_s: float
     max_age_s: float
+    ends_at: float | None = None
+    """Seconds since 1970: it ends then at the latest."""
+    pinned: bool = False
+    metadata: dict[str, str] = {}
+
+    def encoded(self) -> bytes:
+        return _encode(self)
 
 
 _encode = msgspec.json.Encoder().encode
@@ -60,7 +67,7 @@ class Session:
     """A live session.
 
     Attributes:
-        run: what is executing; None while idle.
+        runs: what is executing, by context.
         listing: files at the last look, or None when nobody has looked since a restart of the gateway.
         porter: kept open for listings; only the one execution that runs may use it.
         transfers: file operations under way for clients.
@@ -75,7 +82,7 @@ class Session:
         "listing",
         "owner",
         "porter",
-        "run",
+        "runs",
         "sandbox",
         "settings",
         "transfers",
@@ -99,7 +106,7 @@ class Session:
         self.settings = settings
         self.created_at = created_at
         self.last_used_s = time.monotonic()
-        self.run: Run | None = None
+        self.runs: dict[str, Run] = {}
         self.listing: dict[str, Entry] | None = {} if fresh else None
         self.porter: Porter | None = None
         self.transfers = 0
@@ -117,11 +124,21 @@ class Session:
         if self.listing is not None:
             self.listing[entry.path] = entry
 
+    def forget(self, run: Run) -> None:
+        """The run has ended, or was never begun."""
+        if self.runs.get(run.context) is run:
+            del self.runs[run.context]
+
+    def ends_at(self) -> float:
+        """Seconds since 1970 when it ends in any case."""
+        oldest = self.created_at + self.settings.max_age_s
+        return oldest if self.settings.ends_at is None else min(oldest, self.settings.ends_at)
+
     def expired(self) -> bool:
         """Too old, or unused for too long; what runs or is transferred counts as use."""
-        if time.time() - self.created_at > self.settings.max_age_s:
+        if time.time() > self.ends_at():
             return True
-        if self.run is not None or self.transfers:
+        if self.runs or self.transfers or self.settings.pinned:
             return False
         return time.monotonic() - self.last_used_s > self.settings.idle_timeout_s
 
@@ -131,22 +148,28 @@ class Session:
             porter.close()
 
     def info(self) -> SessionInfo:
-        idle_until = time.time() + self.settings.idle_timeout_s - (time.monotonic() - self.last_used_s)
+        expires_at = self.ends_at()
+        if not self.settings.pinned:
+            idle_s = time.monotonic() - self.last_used_s
+            expires_at = min(expires_at, time.time() + self.settings.idle_timeout_s - idle_s)
         return SessionInfo(
             id=self.id,
-            status="idle" if self.run is None else "busy",
+            status="busy" if self.runs else "idle",
             environment=self.environment,
             created_at=_timestamp(self.created_at),
-            expires_at=_timestamp(min(idle_until, self.created_at + self.settings.max_age_s)),
+            expires_at=_timestamp(expires_at),
             idle_timeout_s=self.settings.idle_timeout_s,
             max_age_s=self.settings.max_age_s,
+            pinned=self.settings.pinned,
+            metadata=self.settings.metadata,
+            executions=[run.id for run in self.runs.values()],
             limits=self.settings.limits,
             isolation=self.isolation,
         )
 
     def row(self) -> SessionRow:
         return SessionRow(
-            self.id, self.owner, self.sandbox, self.environment, _encode(self.settings), self.created_at
+            self.id, self.owner, self.sandbox, self.environment, self.settings.encoded(), self.created_at
         )
 
 

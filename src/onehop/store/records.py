@@ -29,6 +29,7 @@ class Finished:
     """
 
     id: str
+    owner: str
     session: str | None
     status: str
     started_at: float
@@ -41,6 +42,7 @@ class StoredExecution:
     """`document` and `events` are None as long as the status is `running`."""
 
     id: str
+    owner: str
     session: str | None
     status: str
     started_at: float

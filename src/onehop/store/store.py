@@ -68,8 +68,8 @@ class Store:
 
     # --- executions ---------------------------------------------------------------------------------
 
-    def started(self, execution: str, session: str | None, started_at: float) -> None:
-        self._writer.started(execution, session, started_at)
+    def started(self, execution: str, owner: str, session: str | None, started_at: float) -> None:
+        self._writer.started(execution, owner, session, started_at)
         self._soon()
 
     def withdrawn(self, execution: str) -> None:
@@ -92,14 +92,23 @@ class Store:
 
     async def add_session(self, row: SessionRow) -> None:
         """Returns when the row is committed. Raises QuotaExceededError, UnavailableError."""
-        future = self._writer.job(writer.add_session(row), wait=True)
+        await self._commit(writer.add_session(row))
+
+    async def change_session(self, session: str, settings: bytes) -> None:
+        """Like `add_session`, for the settings of one that is there."""
+        await self._commit(writer.change_session(session, settings))
+
+    async def _commit(self, job: writer.Job) -> None:
+        future = self._writer.job(job, wait=True)
         self._writer.wake()
         assert future is not None
         try:
             await asyncio.wrap_future(future)
         except DBAPIError as error:
             if is_full(error):
-                raise QuotaExceededError("the server's disk is full; no session can be made") from error
+                raise QuotaExceededError(
+                    "the server's disk is full; new work is refused until there is room, reads go on"
+                ) from error
             raise UnavailableError(
                 "the server's database cannot be written; its log has the reason"
             ) from error

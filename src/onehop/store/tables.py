@@ -24,6 +24,7 @@ executions = Table(
     "executions",
     metadata,
     Column("id", String(64), primary_key=True),
+    Column("owner", String(64), nullable=False, server_default=""),
     Column("session", String(64), nullable=True),
     Column("status", String(32), nullable=False),
     Column("started_at", Float, nullable=False),
@@ -34,3 +35,15 @@ executions = Table(
     Index("executions_started_at", "started_at"),
     Index("executions_status", "status"),
 )
+
+idempotency = Table(
+    "idempotency",
+    metadata,
+    Column("owner", String(64), primary_key=True),
+    Column("key", String(255), primary_key=True),
+    Column("request", String(64), nullable=False),
+    Column("made", String(64), nullable=False),
+    Column("created_at", Float, nullable=False),
+    Index("idempotency_created_at", "created_at"),
+)
+"""`request`: SHA-256 of what was asked for; `made`: id of the execution or session that came of it."""

@@ -63,8 +63,9 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
 
-    def started(self, execution: str, session: str | None, started_at: float) -> None:
-        self._queue.append(("started", {"id": execution, "session": session, "started_at": started_at}))
+    def started(self, execution: str, owner: str, session: str | None, started_at: float) -> None:
+        row = {"id": execution, "owner": owner, "session": session, "started_at": started_at}
+        self._queue.append(("started", row))
 
     def withdrawn(self, execution: str) -> None:
         """The execution was refused before it began: there is nothing to remember."""
@@ -182,6 +183,7 @@ def _row(record: Finished) -> dict[str, Any]:
     document, events = record.encode()
     return {
         "id": record.id,
+        "owner": record.owner,
         "session": record.session,
         "status": record.status,
         "started_at": record.started_at,
@@ -204,6 +206,13 @@ def add_session(row: SessionRow) -> Job:
                 created_at=row.created_at,
             )
         )
+
+    return job
+
+
+def change_session(session: str, settings: bytes) -> Job:
+    def job(connection: Connection) -> None:
+        connection.execute(update(sessions).where(sessions.c.id == session).values(settings=settings))
 
     return job
 

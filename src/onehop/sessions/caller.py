@@ -1,0 +1,55 @@
+"""Who asks: the owner whose things may be seen, what the key allows, and how much of it.
+
+Everything that lives longer than a request belongs to an owner. Whoever is not it gets the same answer
+as for something that does not exist.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+EXECUTE = "execute"
+READ = "read"
+ADMIN = "admin"
+SCOPES = frozenset({EXECUTE, READ, ADMIN})
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What all requests of one key may use together; None is no limit of the key's own.
+
+    Args:
+        max_sessions: sandboxes at once, one-shot executions included.
+        executions_per_minute: starts of executions.
+        cpu_s_per_hour: CPU seconds.
+        max_memory_mb, max_workspace_mb: ceilings of one sandbox in MiB.
+    """
+
+    max_sessions: int | None = None
+    executions_per_minute: int | None = None
+    cpu_s_per_hour: float | None = None
+    max_memory_mb: int | None = None
+    max_workspace_mb: int | None = None
+
+
+NO_LIMITS = Limits()
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """The one behind a request.
+
+    Args:
+        owner: the tenant; several keys may share one.
+        key: id of the key, empty without one.
+        scopes: what it may do: `execute`, `read`, `admin`.
+    """
+
+    owner: str = ""
+    key: str = ""
+    scopes: frozenset[str] = SCOPES
+    limits: Limits = NO_LIMITS
+
+
+LOCAL = Caller()
+"""Everybody, as long as there are no keys; also whoever runs an engine in a process of their own."""

@@ -1,0 +1,215 @@
+"""Executions in sessions: started, followed to their end, and what they changed found out.
+
+Whoever waits for one may vanish: what was started goes on and is stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from typing import cast
+
+from onehop import errors
+from onehop.config import Settings
+from onehop.sessions import files, requests
+from onehop.sessions.answers import Answer, FileInfo
+from onehop.sessions.caller import LOCAL, Caller
+from onehop.sessions.journal import Journal
+from onehop.sessions.once import OneShots
+from onehop.sessions.recovery import follow
+from onehop.sessions.registry import Registry, unavailable
+from onehop.sessions.requests import ExecuteOnceRequest, ExecuteRequest
+from onehop.sessions.run import EncodedEvent, Run, new_id
+from onehop.sessions.session import EndReason, Session
+from onehop.sessions.tasks import Tasks
+from onehop.supervisor.client import SupervisorClient
+
+RESUMED_WAIT_S = 0.25
+"""How long a request waits for the end of an execution that was taken over from a dead gateway."""
+
+log = logging.getLogger("onehop.sessions")
+
+
+class Executions:
+    """Methods raise ProblemError and its subclasses only."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        client: SupervisorClient,
+        registry: Registry,
+        journal: Journal,
+        tasks: Tasks,
+    ) -> None:
+        self._settings = settings
+        self._client = client
+        self._registry = registry
+        self._journal = journal
+        self._tasks = tasks
+        self._one_shots = OneShots(settings, client, journal, tasks)
+
+    async def start(self, session_id: str, request: ExecuteRequest, caller: Caller = LOCAL) -> Run:
+        """Starts code in a session; the Run's `wait` and `follow` tell how it goes on.
+
+        Raises:
+            SessionNotFoundError, SessionEndedError, SessionBusyError: the session cannot take it.
+            InvalidRequestError, TooLargeError, QuotaExceededError: the request cannot be run as asked.
+            UnavailableError: the supervisor or the database is lost.
+        """
+        registry = self._registry
+        session = await registry.find(session_id, caller)
+        registry.check_open()
+        spec = requests.execution_spec(request, self._settings, new_id("exe"), grace_s=self._settings.grace_s)
+        contents = requests.contents(request, session.workspace_bytes) if request.files else {}
+        context = request.context
+        before = session.runs.get(context)
+        if before is not None and before.resumed:
+            # Most of what a dead gateway left has ended already; only its end has not been read again.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(RESUMED_WAIT_S):
+                    await before.wait()
+        before = session.runs.get(context)
+        if before is not None:
+            raise errors.SessionBusyError(
+                "another execution is running in this session; wait for its end or interrupt it",
+                execution=before.id,
+            )
+        run = session.runs[context] = Run(
+            spec.id,
+            session.id,
+            owner=session.owner,
+            context=context,
+            on_violation=self.violated,
+            sandbox=session.sandbox,
+            isolation=session.isolation,
+        )
+        run.when_ended(self.run_ended)
+        session.touch()
+        try:
+            if contents:
+                await self._put_files(session, contents)
+            self._journal.began(run)
+            await self._client.execute(session.sandbox, spec, run.take)
+        except asyncio.CancelledError:
+            if self._journal.has(run):
+                self._tasks.spawn(follow(self._client, run))
+            else:
+                session.forget(run)
+            raise
+        except errors.OnehopError as error:
+            self._refused(run, session)
+            raise registry.translated(error, session) from error
+        except BaseException:
+            self._refused(run, session)
+            raise
+        return run
+
+    async def start_once(self, request: ExecuteOnceRequest, caller: Caller = LOCAL) -> Run:
+        """Starts code in a sandbox of its own, which is discarded at the end.
+
+        Raises:
+            TooManyError: as many run as are allowed at once.
+            InvalidRequestError, TooLargeError, QuotaExceededError: the request cannot be run as asked.
+            UnavailableError: the supervisor or the database is lost.
+        """
+        self._registry.check_open()
+        try:
+            return await self._one_shots.start(request, caller)
+        except errors.EngineError as error:
+            raise unavailable() from error
+
+    async def interrupt(self, session_id: str, caller: Caller = LOCAL) -> bool:
+        """Stops what runs and keeps the variables. False when nothing ran."""
+        session = await self._registry.find(session_id, caller)
+        session.touch()
+        try:
+            return await self._client.interrupt(session.sandbox)
+        except errors.OnehopError as error:
+            raise self._registry.translated(error, session) from error
+
+    async def answer(self, execution_id: str, caller: Caller = LOCAL) -> Answer | bytes:
+        """The answer, or its JSON as it was stored; status `running` before the end."""
+        return await self._journal.answer(execution_id, caller)
+
+    async def events(
+        self, execution_id: str, after: int, caller: Caller = LOCAL, *, pause_s: float
+    ) -> AsyncIterator[list[EncodedEvent]]:
+        """Events after number `after`, as they come; an empty list after `pause_s` seconds of none."""
+        return await self._journal.events(execution_id, after, caller, pause_s=pause_s)
+
+    async def _put_files(self, session: Session, contents: dict[str, bytes]) -> None:
+        async with await self._client.open_porter(session.sandbox) as porter:
+            for entry in await files.put(porter, contents, session.listing or {}):
+                session.knows(entry)
+
+    # --- the end of an execution ----------------------------------------------------------------------
+
+    def run_ended(self, run: Run) -> None:
+        """The terminal event of an execution in a session has come."""
+        end = run.end
+        assert end is not None
+        assert run.session is not None
+        session = self._registry.live.get(run.session)
+        if session is not None and end.workspace_used and end.session == "alive":
+            self._tasks.spawn(self._list_changes(run, session))
+        else:
+            self._complete(run, session, [])
+
+    async def _list_changes(self, run: Run, session: Session) -> None:
+        assert run.end is not None
+        changes: list[FileInfo] = []
+        truncated = True
+        try:
+            async with asyncio.timeout(files.LISTING_TIMEOUT_S):
+                try:
+                    if session.porter is None:
+                        session.porter = await self._client.open_porter(session.sandbox)
+                    entries, truncated = await session.porter.list()
+                except errors.UnavailableError:
+                    # the porter of an earlier execution may have been killed since
+                    session.close_porter()
+                    session.porter = await self._client.open_porter(session.sandbox)
+                    entries, truncated = await session.porter.list()
+            if session.listing is None and not run.start_known:
+                truncated = True  # nothing to compare with
+            else:
+                changes = files.changed(
+                    entries, session.listing, since_s=run.started_at, leave_out=run.end.spill_file
+                )
+            session.listing = {entry.path: entry for entry in entries}
+        except (errors.OnehopError, TimeoutError) as error:
+            session.close_porter()
+            log.warning("%s: its files could not be listed: %r", session.id[:12], error)
+        finally:
+            self._complete(run, session, changes, truncated=truncated)
+
+    def _complete(
+        self, run: Run, session: Session | None, changes: list[FileInfo], *, truncated: bool = False
+    ) -> None:
+        end = run.end
+        assert end is not None
+        if session is not None:
+            session.touch()
+            session.forget(run)
+            if end.session == "ended":
+                self._registry.mark_ended(session, cast(EndReason, end.status))
+                self.discard(session.sandbox)
+        run.complete(changes, files_truncated=truncated)
+        self._journal.ended(run)
+
+    def _refused(self, run: Run, session: Session) -> None:
+        session.forget(run)
+        self._journal.refused(run)
+
+    def violated(self, run: Run) -> None:
+        """A kernel sent what cannot be read: its sandbox is not trusted further."""
+        self.discard(run.sandbox)
+
+    def discard(self, sandbox: str) -> None:
+        """Ends a sandbox without waiting for it."""
+        try:
+            self._client.discard_sandbox(sandbox)
+        except errors.EngineError:
+            pass  # it went with the supervisor

@@ -1,0 +1,110 @@
+"""The life of sessions: created, looked at, changed, ended by their owner or by time."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from onehop import errors
+from onehop.config import Settings
+from onehop.sessions import requests
+from onehop.sessions.answers import SessionInfo
+from onehop.sessions.caller import LOCAL, Caller
+from onehop.sessions.registry import Registry, unavailable
+from onehop.sessions.requests import SessionChange, SessionRequest
+from onehop.sessions.run import new_id
+from onehop.sessions.session import Session, StoredSettings, limits_of
+from onehop.sessions.tasks import Tasks
+from onehop.store import Store
+from onehop.supervisor.client import SupervisorClient
+from onehop.supervisor.messages import SandboxSpec
+
+REAP_S = 0.5
+
+
+class Lifetimes:
+    """Methods raise ProblemError and its subclasses only."""
+
+    def __init__(
+        self, settings: Settings, client: SupervisorClient, store: Store, registry: Registry, tasks: Tasks
+    ) -> None:
+        self._settings = settings
+        self._client = client
+        self._store = store
+        self._registry = registry
+        self._tasks = tasks
+        self._creating = 0
+
+    async def create(self, request: SessionRequest, caller: Caller = LOCAL, *, name: str = "") -> SessionInfo:
+        """A new session.
+
+        Args:
+            name: its id, where one was promised already.
+
+        Raises:
+            TooManyError, InvalidRequestError, QuotaExceededError, UnavailableError: there will be none.
+        """
+        self._registry.check_open()
+        name = name or new_id("ses")
+        spec = requests.sandbox_spec(request, self._settings, owner=name, one_shot=False)
+        settings = StoredSettings(limits_of(spec), *requests.lifetime(request, self._settings))
+        settings.pinned = request.pinned
+        settings.metadata = requests.metadata(request.metadata, self._settings)
+        if len(self._registry.live) + self._creating >= self._settings.max_sessions:
+            raise errors.TooManyError(
+                f"there are {self._settings.max_sessions} sessions already, the most allowed"
+            )
+        self._creating += 1
+        try:
+            return (await self._tasks.finish(self._create(name, spec, settings, caller.owner))).info()
+        except errors.EngineError as error:
+            raise unavailable() from error
+
+    async def _create(self, name: str, spec: SandboxSpec, settings: StoredSettings, owner: str) -> Session:
+        try:
+            box = await self._client.create_sandbox(spec)
+            session = Session(name, settings, box, owner=owner, created_at=time.time(), fresh=True)
+            try:
+                await self._store.add_session(session.row())
+            except BaseException:
+                self._client.discard_sandbox(box.id)
+                raise
+            self._registry.live[name] = session
+            return session
+        finally:
+            self._creating -= 1
+
+    async def get(self, session_id: str, caller: Caller = LOCAL) -> SessionInfo:
+        return (await self._registry.find(session_id, caller)).info()
+
+    def list(self, caller: Caller = LOCAL) -> list[SessionInfo]:
+        """The caller's live sessions, oldest first."""
+        return [session.info() for session in self._registry.owned(caller)]
+
+    async def change(self, session_id: str, change: SessionChange, caller: Caller = LOCAL) -> SessionInfo:
+        """Changes how long a session lives and what it is labelled with; counts as use.
+
+        Raises:
+            SessionNotFoundError, SessionEndedError: there is nothing to change.
+            InvalidRequestError, QuotaExceededError, UnavailableError: nothing has changed.
+        """
+        session = await self._registry.find(session_id, caller)
+        self._registry.check_open()
+        settings = requests.changed(change, session.settings, session.created_at, self._settings)
+        if settings != session.settings:
+            await self._store.change_session(session.id, settings.encoded())
+            session.settings = settings
+        session.touch()
+        return session.info()
+
+    async def delete(self, session_id: str, caller: Caller = LOCAL) -> None:
+        """Ends a session; returns when nothing is left of it."""
+        session = await self._registry.find(session_id, caller)
+        await self._tasks.finish(self._registry.end(session, "deleted"))
+
+    async def reap(self) -> None:
+        """Ends what has lived long enough, for ever."""
+        while True:
+            for session in [one for one in self._registry.live.values() if one.expired()]:
+                self._tasks.spawn(self._registry.end(session, "expired"))
+            await asyncio.sleep(REAP_S)
