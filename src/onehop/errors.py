@@ -6,11 +6,14 @@ OnehopError
 │   │   ├── InvalidJsonError     400  the body is not JSON or not UTF-8
 │   │   ├── InvalidPathError     422  a file path is absolute, climbs out, holds NUL or is too long
 │   │   └── UnknownEnvironmentError 422  no environment of that name
+│   ├── UnauthorizedError        401  no key, or one that is unknown, expired or revoked
 │   ├── ForbiddenOriginError     403  Host or Origin is not allowed here
+│   ├── ForbiddenError           403  the key lacks the scope that the route wants
 │   ├── NotFoundError            404  no such route
 │   │   ├── SessionNotFoundError 404  no such session, or it is not the caller's
 │   │   ├── ExecutionNotFoundError 404  no such execution, or it is not the caller's
-│   │   └── FileNotFoundInWorkspaceError 404  no such file in the workspace
+│   │   ├── FileNotFoundInWorkspaceError 404  no such file in the workspace
+│   │   └── KeyNotFoundError     404  no such key
 │   ├── MethodNotAllowedError    405  the route has other methods
 │   ├── ConflictError            409  the resource is in a state that does not allow it
 │   │   ├── SessionBusyError     409  another execution runs in this context
@@ -44,17 +47,22 @@ class ProblemError(OnehopError):
 
     Args:
         detail: one sentence that says what was wrong with this request and what to do.
+        retry_after_s: seconds after which the same request has a chance (None: as its class says).
         extra: further members of the problem document (RFC 9457, section 3.2).
     """
 
     status = 500
     type = "internal"
     title = "Internal error"
+    retry_after_s: float | None = None
+    """Seconds for the header Retry-After; None where trying again does not help."""
 
-    def __init__(self, detail: str, **extra: Any) -> None:
+    def __init__(self, detail: str, *, retry_after_s: float | None = None, **extra: Any) -> None:
         super().__init__(detail)
         self.detail = detail
         self.extra = extra
+        if retry_after_s is not None:
+            self.retry_after_s = retry_after_s
 
     def document(self) -> dict[str, Any]:
         """The RFC 9457 problem document."""
@@ -83,8 +91,16 @@ class UnknownEnvironmentError(InvalidRequestError):
     type, title = "unknown-environment", "There is no such environment"
 
 
+class UnauthorizedError(ProblemError):
+    status, type, title = 401, "unauthorized", "A valid key is needed"
+
+
 class ForbiddenOriginError(ProblemError):
     status, type, title = 403, "forbidden-origin", "This Host or Origin is not allowed"
+
+
+class ForbiddenError(ProblemError):
+    status, type, title = 403, "forbidden", "The key does not allow this"
 
 
 class NotFoundError(ProblemError):
@@ -101,6 +117,10 @@ class ExecutionNotFoundError(NotFoundError):
 
 class FileNotFoundInWorkspaceError(NotFoundError):
     type, title = "file-not-found", "There is no such file in the workspace"
+
+
+class KeyNotFoundError(NotFoundError):
+    type, title = "key-not-found", "There is no such key"
 
 
 class MethodNotAllowedError(ProblemError):
@@ -133,6 +153,7 @@ class UnsupportedMediaTypeError(ProblemError):
 
 class TooManyError(ProblemError):
     status, type, title = 429, "too-many", "A limit is reached"
+    retry_after_s = 1.0
 
 
 class QuotaExceededError(ProblemError):
@@ -141,6 +162,7 @@ class QuotaExceededError(ProblemError):
 
 class UnavailableError(ProblemError):
     status, type, title = 503, "unavailable", "The engine is not available"
+    retry_after_s = 1.0
 
 
 class InternalError(ProblemError):
@@ -176,7 +198,9 @@ PROBLEMS: tuple[type[ProblemError], ...] = (
     InvalidJsonError,
     InvalidPathError,
     UnknownEnvironmentError,
+    UnauthorizedError,
     ForbiddenOriginError,
+    ForbiddenError,
     NotFoundError,
     SessionNotFoundError,
     ExecutionNotFoundError,

@@ -19,7 +19,7 @@ from onehop.api.asgi import Call, encode_json, problem_body
 from onehop.api.executions import Executions
 from onehop.api.files import Files
 from onehop.api.guard import Guard
-from onehop.api.resources import Operation, Resource
+from onehop.api.resources import PUBLIC, Operation, Resource
 from onehop.api.service import Service
 from onehop.api.sessions import Sessions
 from onehop.config import Settings
@@ -60,7 +60,7 @@ class App(FastAPI):
             await call.answer(description)
 
         pages = [
-            Operation("GET", path, handler, "", "", "")
+            Operation("GET", path, handler, "", "", "", scope=PUBLIC)
             for path, handler in {**docs.PAGES, "/openapi.json": describe}.items()
         ]
         self._native = _routes([*self.operations, *pages])

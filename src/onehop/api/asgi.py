@@ -5,6 +5,7 @@ Handlers get a `Call`; they answer through it or raise a ProblemError. Nothing h
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Iterable
 
 import msgspec
@@ -18,6 +19,8 @@ Header = tuple[bytes, bytes]
 
 JSON: Header = (b"content-type", b"application/json")
 PROBLEM: Header = (b"content-type", b"application/problem+json")
+CHALLENGE: Header = (b"www-authenticate", b'Bearer realm="onehop"')
+"""RFC 6750, section 3."""
 
 encode_json = msgspec.json.Encoder().encode
 
@@ -127,9 +130,13 @@ class Call:
 
     async def problem(self, error: ProblemError, request_id: str, *, headers: Iterable[Header] = ()) -> None:
         """The problem document of RFC 9457."""
-        more = [(b"retry-after", b"1")] if error.status in (429, 503) else []
+        more: list[Header] = []
+        if error.retry_after_s is not None:
+            more.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after_s))))
         if error.status == 405:
             more.append((b"allow", ", ".join(error.extra["allow"]).encode()))
+        elif error.status == 401:
+            more.append(CHALLENGE)
         await self.answer(
             problem_body(error, request_id), status=error.status, headers=[PROBLEM, *more, *headers]
         )

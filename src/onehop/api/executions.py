@@ -10,6 +10,7 @@ from onehop.api.asgi import JSON, Call, encode_json, whole_number
 from onehop.api.resources import Body, Operation
 from onehop.config import MIB
 from onehop.sessions import Answer, Engine, ExecuteOnceRequest, ExecuteRequest
+from onehop.sessions.caller import EXECUTE, READ
 from onehop.sessions.requests import decode
 from onehop.sessions.run import Run
 
@@ -67,6 +68,7 @@ class Executions:
                 "Executions",
                 "Run code in a session",
                 "Variables, imports and files of earlier executions are there. One execution runs at a time.",
+                scope=EXECUTE,
                 body=Body("The code and its limits.", ExecuteRequest, example=examples.EXECUTE),
                 answers=_ANSWERS,
                 problems=(
@@ -86,6 +88,7 @@ class Executions:
                 "Executions",
                 "Run code once",
                 "The code gets a sandbox of its own, which is gone afterwards.",
+                scope=EXECUTE,
                 body=Body(
                     "The code, its limits and its sandbox.", ExecuteOnceRequest, example=examples.EXECUTE_ONCE
                 ),
@@ -102,6 +105,7 @@ class Executions:
                 "Executions",
                 "The answer again",
                 "While it runs, the status is `running` and the output is what there is so far.",
+                scope=READ,
                 answers={200: (Body("The answer.", Answer, example=examples.ANSWER),)},
                 problems=(errors.ExecutionNotFoundError,),
             ),
@@ -112,6 +116,7 @@ class Executions:
                 "getExecutionEvents",
                 "Executions",
                 "The events again, and those to come",
+                scope=READ,
                 answers={200: (_EVENTS,)},
                 problems=(errors.ExecutionNotFoundError, errors.InvalidRequestError),
                 parameters=(

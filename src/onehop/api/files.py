@@ -12,6 +12,7 @@ from onehop.api.asgi import Call, encode_json
 from onehop.api.resources import Body, Operation
 from onehop.sessions import Engine
 from onehop.sessions.answers import FileInfo, FileList
+from onehop.sessions.caller import EXECUTE, READ
 
 OCTETS = b"application/octet-stream"
 
@@ -42,6 +43,7 @@ class Files:
                 "listFiles",
                 "Files",
                 "The workspace's files",
+                scope=READ,
                 answers={200: (Body("Sorted by path.", FileList, example=examples.FILE_LIST),)},
                 problems=_GONE,
             ),
@@ -52,6 +54,7 @@ class Files:
                 "readFile",
                 "Files",
                 "Download a file",
+                scope=READ,
                 answers={200: (Body("The content.", media_type=OCTETS.decode()),)},
                 problems=(*_GONE, *_PATH, errors.FileNotFoundInWorkspaceError),
                 headers={"content-disposition": "always an attachment"},
@@ -64,6 +67,7 @@ class Files:
                 "Files",
                 "Create or replace a file",
                 "Folders on the way are made. On any error nothing has changed.",
+                scope=EXECUTE,
                 body=Body("The content.", media_type=OCTETS.decode()),
                 answers={200: (Body("The file.", FileInfo, example=examples.FILE),)},
                 problems=(
@@ -81,6 +85,7 @@ class Files:
                 "deleteFile",
                 "Files",
                 "Delete a file",
+                scope=EXECUTE,
                 answers={204: ()},
                 problems=(*_GONE, *_PATH, errors.FileNotFoundInWorkspaceError),
             ),

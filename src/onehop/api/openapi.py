@@ -10,7 +10,7 @@ import msgspec
 
 from onehop import __version__, errors
 from onehop.api import examples
-from onehop.api.resources import Body, Operation
+from onehop.api.resources import PUBLIC, Body, Operation
 from onehop.api.service import limits
 from onehop.config import Settings
 from onehop.sessions.answers import EndEvent, ErrorInfo, GapEvent, ResultEvent, TextEvent
@@ -29,6 +29,16 @@ ALWAYS: tuple[type[errors.ProblemError], ...] = (
     errors.UnavailableError,
 )
 """What every route may answer."""
+KEYED: tuple[type[errors.ProblemError], ...] = (errors.UnauthorizedError, errors.ForbiddenError)
+"""And every route that wants a key, once the server has any."""
+SECURITY: dict[str, Any] = {
+    "bearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "A key made with `onehop keys create`; as long as the server has none, none is needed.",
+    },
+    "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same key."},
+}
 
 REQUESTS = ("ExecuteRequest", "ExecuteOnceRequest", "SessionRequest")
 
@@ -72,7 +82,7 @@ def document(operations: list[Operation], settings: Settings) -> dict[str, Any]:
         },
         "tags": [{"name": name} for name in ("Executions", "Sessions", "Files", "Server")],
         "paths": paths,
-        "components": {"schemas": _schemas(operations, settings)},
+        "components": {"schemas": _schemas(operations, settings), "securitySchemes": SECURITY},
     }
 
 
@@ -94,8 +104,12 @@ def _operation(operation: Operation) -> dict[str, Any]:
         "summary": operation.summary,
         "responses": _responses(operation),
     }
-    if operation.description:
-        found["description"] = operation.description
+    notes = [operation.description] if operation.description else []
+    if operation.scope != PUBLIC:
+        notes.append(f"Needs a key with the scope `{operation.scope}`, once there are keys.")
+        found["security"] = [{name: []} for name in SECURITY] + [{}]
+    if notes:
+        found["description"] = " ".join(notes)
     if parameters:
         found["parameters"] = parameters
     if operation.body is not None:
@@ -121,7 +135,8 @@ def _responses(operation: Operation) -> dict[str, Any]:
             }
         responses[str(status)] = response
     by_status: dict[int, list[type[errors.ProblemError]]] = {}
-    for problem in (*operation.problems, *ALWAYS):
+    keyed = KEYED if operation.scope != PUBLIC else ()
+    for problem in (*operation.problems, *ALWAYS, *keyed):
         by_status.setdefault(problem.status, []).append(problem)
     for status, problems in sorted(by_status.items()):
         example = {

@@ -9,9 +9,10 @@ import msgspec
 from onehop import __version__, errors
 from onehop.api import examples
 from onehop.api.asgi import Call, encode_json
-from onehop.api.resources import Body, Operation
+from onehop.api.resources import PUBLIC, Body, Operation
 from onehop.config import Settings
 from onehop.sessions import Engine
+from onehop.sessions.caller import READ
 
 
 class Health(msgspec.Struct):
@@ -60,6 +61,7 @@ class Service:
                 "health",
                 "Server",
                 "Whether it works",
+                scope=PUBLIC,
                 answers={200: (Body("It does.", Health, example={"status": "ok"}),)},
             ),
             Operation(
@@ -69,6 +71,7 @@ class Service:
                 "info",
                 "Server",
                 "Version, environments, protections and limits",
+                scope=READ,
                 answers={200: (Body("The server.", Info, example=examples.INFO),)},
             ),
         ]

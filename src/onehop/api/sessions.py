@@ -10,6 +10,7 @@ from onehop.api.asgi import Call, encode_json
 from onehop.api.resources import Body, Operation
 from onehop.sessions import Engine, SessionRequest
 from onehop.sessions.answers import Interrupted, SessionInfo, SessionList
+from onehop.sessions.caller import EXECUTE, READ
 from onehop.sessions.requests import SessionChange, decode
 
 BODY_BYTES = 64 * 1024
@@ -40,6 +41,7 @@ class Sessions:
                 "createSession",
                 "Sessions",
                 "Make a session",
+                scope=EXECUTE,
                 body=Body(
                     "What it may use; all fields have defaults, and so has the whole body.",
                     SessionRequest,
@@ -65,6 +67,7 @@ class Sessions:
                 "listSessions",
                 "Sessions",
                 "All live sessions",
+                scope=READ,
                 answers={
                     200: (Body("Oldest first.", SessionList, example={"sessions": [examples.SESSION]}),)
                 },
@@ -76,6 +79,7 @@ class Sessions:
                 "getSession",
                 "Sessions",
                 "One session",
+                scope=READ,
                 answers={200: (one,)},
                 problems=_GONE,
             ),
@@ -87,6 +91,7 @@ class Sessions:
                 "Sessions",
                 "Change how long a session lives",
                 "Counts as use, so an empty object keeps it from ending for being idle. Metadata is replaced.",
+                scope=EXECUTE,
                 body=Body("What is to be different.", SessionChange, example={"ends_in_s": 600}),
                 answers={200: (one,)},
                 problems=(
@@ -106,6 +111,7 @@ class Sessions:
                 "Sessions",
                 "End a session",
                 "What runs in it is killed. When the answer comes, nothing is left of it.",
+                scope=EXECUTE,
                 answers={204: ()},
                 problems=_GONE,
             ),
@@ -116,6 +122,7 @@ class Sessions:
                 "interruptSession",
                 "Sessions",
                 "Stop what runs, keep the variables",
+                scope=EXECUTE,
                 body=Body("Nothing, or an empty object.", Nothing, example={}, required=False),
                 answers={
                     200: (Body("Whether something was running.", Interrupted, example={"interrupted": True}),)
