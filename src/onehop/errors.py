@@ -7,6 +7,8 @@ OnehopError
 │   │   ├── InvalidPathError     422  a file path is absolute, climbs out, holds NUL or is too long
 │   │   └── UnknownEnvironmentError 422  no environment of that name
 │   ├── UnauthorizedError        401  no key, or one that is unknown, expired or revoked
+│   │   ├── UnknownEnvironmentError 422  no environment of that name
+│   │   └── IdempotencyKeyReusedError 422  the key belongs to another request
 │   ├── ForbiddenOriginError     403  Host or Origin is not allowed here
 │   ├── ForbiddenError           403  the key lacks the scope that the route wants
 │   ├── NotFoundError            404  no such route
@@ -17,6 +19,7 @@ OnehopError
 │   ├── MethodNotAllowedError    405  the route has other methods
 │   ├── ConflictError            409  the resource is in a state that does not allow it
 │   │   ├── SessionBusyError     409  another execution runs in this context
+│   │   ├── IdempotencyInProgressError 409  the same request is still being carried out
 │   │   └── NotARegularFileError 409  a symlink, directory, device, FIFO, socket or hard link
 │   ├── SessionEndedError        410  the session existed and has ended; `reason` says why
 │   ├── TooLargeError            413  a body, the code or a file is over its limit
@@ -95,6 +98,10 @@ class UnauthorizedError(ProblemError):
     status, type, title = 401, "unauthorized", "A valid key is needed"
 
 
+class IdempotencyKeyReusedError(InvalidRequestError):
+    type, title = "idempotency-key-reused", "The idempotency key belongs to another request"
+
+
 class ForbiddenOriginError(ProblemError):
     status, type, title = 403, "forbidden-origin", "This Host or Origin is not allowed"
 
@@ -133,6 +140,10 @@ class ConflictError(ProblemError):
 
 class SessionBusyError(ConflictError):
     type, title = "session-busy", "Another execution is running in this session"
+
+
+class IdempotencyInProgressError(ConflictError):
+    type, title = "idempotency-in-progress", "The same request is still being carried out"
 
 
 class NotARegularFileError(ConflictError):
@@ -199,6 +210,7 @@ PROBLEMS: tuple[type[ProblemError], ...] = (
     InvalidPathError,
     UnknownEnvironmentError,
     UnauthorizedError,
+    IdempotencyKeyReusedError,
     ForbiddenOriginError,
     ForbiddenError,
     NotFoundError,
@@ -208,6 +220,7 @@ PROBLEMS: tuple[type[ProblemError], ...] = (
     MethodNotAllowedError,
     ConflictError,
     SessionBusyError,
+    IdempotencyInProgressError,
     NotARegularFileError,
     SessionEndedError,
     TooLargeError,

@@ -5,8 +5,10 @@ Handlers get a `Call`; they answer through it or raise a ProblemError. Nothing h
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import AsyncIterator, Iterable
+from typing import Any
 
 import msgspec
 from starlette.requests import ClientDisconnect
@@ -118,6 +120,15 @@ class Call:
             if chunk:
                 yield chunk
             more = message.get("more_body", False)
+
+    async def gone_before(self, done: asyncio.Future[Any]) -> bool:
+        """Whether the client hangs up before `done`; the body has been read already."""
+        disconnected = asyncio.ensure_future(self.receive())
+        try:
+            await asyncio.wait({done, disconnected}, return_when=asyncio.FIRST_COMPLETED)
+            return not done.done()
+        finally:
+            disconnected.cancel()
 
     async def answer(self, body: bytes, *, status: int = 200, headers: Iterable[Header] = (JSON,)) -> None:
         length = (b"content-length", str(len(body)).encode())

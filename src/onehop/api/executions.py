@@ -5,16 +5,18 @@ from __future__ import annotations
 import msgspec
 
 from onehop import errors
-from onehop.api import examples, sse
+from onehop.api import examples, replay, sse
 from onehop.api.asgi import JSON, Call, encode_json, whole_number
 from onehop.api.resources import Body, Operation
 from onehop.config import MIB
 from onehop.sessions import Answer, Engine, ExecuteOnceRequest, ExecuteRequest
 from onehop.sessions.caller import EXECUTE, READ
+from onehop.sessions.claims import Replay
 from onehop.sessions.requests import decode
-from onehop.sessions.run import Run
+from onehop.sessions.run import Run, new_id
 
 EXECUTION_HEADER = b"onehop-execution-id"
+MAX_WAIT_S = 60
 SMALL_BODY_BYTES = MIB
 """Bodies up to this size are not counted against the budget."""
 BUFFERED_BODIES = 8
@@ -43,7 +45,13 @@ _EXECUTE_PROBLEMS = (
     errors.UnsupportedMediaTypeError,
     errors.TooManyError,
     errors.QuotaExceededError,
+    errors.IdempotencyKeyReusedError,
+    errors.IdempotencyInProgressError,
 )
+_HEADERS = {
+    EXECUTION_HEADER.decode(): "id of the execution",
+    replay.REPLAYED[0].decode(): "`true` when the request came before and this is its answer again",
+}
 _ACCEPT: dict[str, object] = {
     "name": "Accept",
     "in": "header",
@@ -77,8 +85,8 @@ class Executions:
                     errors.SessionBusyError,
                     errors.SessionEndedError,
                 ),
-                parameters=(_ACCEPT,),
-                headers={EXECUTION_HEADER.decode(): "id of the execution"},
+                parameters=(_ACCEPT, replay.PARAMETER),
+                headers=_HEADERS,
             ),
             Operation(
                 "POST",
@@ -94,8 +102,8 @@ class Executions:
                 ),
                 answers=_ANSWERS,
                 problems=(*_EXECUTE_PROBLEMS, errors.UnknownEnvironmentError),
-                parameters=(_ACCEPT,),
-                headers={EXECUTION_HEADER.decode(): "id of the execution"},
+                parameters=(_ACCEPT, replay.PARAMETER),
+                headers=_HEADERS,
             ),
             Operation(
                 "GET",
@@ -107,7 +115,15 @@ class Executions:
                 "While it runs, the status is `running` and the output is what there is so far.",
                 scope=READ,
                 answers={200: (Body("The answer.", Answer, example=examples.ANSWER),)},
-                problems=(errors.ExecutionNotFoundError,),
+                problems=(errors.ExecutionNotFoundError, errors.InvalidRequestError),
+                parameters=(
+                    {
+                        "name": "wait_s",
+                        "in": "query",
+                        "description": f"Seconds to wait for the end, at most {MAX_WAIT_S}.",
+                        "schema": {"type": "integer", "minimum": 0, "default": 0},
+                    },
+                ),
             ),
             Operation(
                 "GET",
@@ -138,18 +154,31 @@ class Executions:
 
     async def execute(self, call: Call) -> None:
         call.require_type(b"application/json")
-        request = decode(_decode_in_session, await self._body(call))
-        await self._answer(
-            call, await self._engine.executions.start(call.path["session_id"], request, call.caller)
-        )
+        body = await self._body(call)
+        request = decode(_decode_in_session, body)
+        session, name = call.path["session_id"], new_id("exe")
+
+        async def begin() -> Run:
+            return await self._engine.executions.start(session, request, call.caller, name=name)
+
+        run = await replay.once(call, self._engine, body, name, begin, session=session)
+        await self.answer(call, run, interrupt=request.on_disconnect == "interrupt")
 
     async def execute_once(self, call: Call) -> None:
         call.require_type(b"application/json")
-        request = decode(_decode_once, await self._body(call))
-        await self._answer(call, await self._engine.executions.start_once(request, call.caller))
+        body = await self._body(call)
+        request = decode(_decode_once, body)
+        name = new_id("exe")
+
+        async def begin() -> Run:
+            return await self._engine.executions.start_once(request, call.caller, name=name)
+
+        run = await replay.once(call, self._engine, body, name, begin)
+        await self.answer(call, run, interrupt=request.on_disconnect == "interrupt")
 
     async def get(self, call: Call) -> None:
-        answer = await self._engine.executions.answer(call.path["execution_id"], call.caller)
+        wait_s = min(call.query_int("wait_s") or 0, MAX_WAIT_S)
+        answer = await self._engine.executions.answer(call.path["execution_id"], call.caller, wait_s=wait_s)
         await call.answer(answer if isinstance(answer, bytes) else encode_json(answer))
 
     async def events(self, call: Call) -> None:
@@ -163,13 +192,44 @@ class Executions:
         )
         await sse.stream(call, events, headers=[(EXECUTION_HEADER, execution_id.encode())])
 
-    async def _answer(self, call: Call, run: Run) -> None:
-        name = (EXECUTION_HEADER, run.id.encode())
-        if sse.wanted(call):
-            await sse.stream(call, run.follow_encoded(0, pause_s=sse.KEEP_ALIVE_S), headers=[name])
+    async def answer(self, call: Call, run: Run | Replay, *, interrupt: bool) -> None:
+        """Answers when it has ended, or with its events as they come.
+
+        Args:
+            interrupt: the execution is not to go on without the client.
+        """
+        if isinstance(run, Replay):
+            await self._answer_again(call, run.made)
             return
-        await run.wait()
-        await call.answer(run.document(), headers=(JSON, name))
+        name = (EXECUTION_HEADER, run.id.encode())
+        try:
+            if sse.wanted(call):
+                await sse.stream(call, run.follow_encoded(0, pause_s=sse.KEEP_ALIVE_S), headers=[name])
+                return
+            if interrupt and await call.gone_before(run.done):
+                return
+            await run.wait()
+            await call.answer(run.document(), headers=(JSON, name))
+        finally:
+            if interrupt and run.end is None:
+                await self._engine.executions.stop(run)
+
+    async def _answer_again(self, call: Call, execution_id: str) -> None:
+        answer = await self._engine.executions.answer(execution_id, call.caller)
+        if not isinstance(answer, bytes):
+            if answer.status == "running":
+                raise errors.IdempotencyInProgressError(
+                    "the same request is being carried out; wait for its end", execution=execution_id
+                )
+            answer = encode_json(answer)
+        headers = [(EXECUTION_HEADER, execution_id.encode()), replay.REPLAYED]
+        if sse.wanted(call):
+            events = await self._engine.executions.events(
+                execution_id, 0, call.caller, pause_s=sse.KEEP_ALIVE_S
+            )
+            await sse.stream(call, events, headers=headers)
+            return
+        await call.answer(answer, headers=(JSON, *headers))
 
     async def _body(self, call: Call) -> bytes | bytearray:
         """The body; many large ones at once wait for nobody, they are refused."""

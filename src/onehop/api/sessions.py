@@ -5,13 +5,15 @@ from __future__ import annotations
 import msgspec
 
 from onehop import errors
-from onehop.api import examples
-from onehop.api.asgi import Call, encode_json
+from onehop.api import examples, replay
+from onehop.api.asgi import JSON, Call, encode_json
 from onehop.api.resources import Body, Operation
 from onehop.sessions import Engine, SessionRequest
 from onehop.sessions.answers import Interrupted, SessionInfo, SessionList
 from onehop.sessions.caller import EXECUTE, READ
+from onehop.sessions.claims import Replay
 from onehop.sessions.requests import SessionChange, decode
+from onehop.sessions.run import new_id
 
 BODY_BYTES = 64 * 1024
 
@@ -57,8 +59,16 @@ class Sessions:
                     errors.UnsupportedMediaTypeError,
                     errors.TooManyError,
                     errors.QuotaExceededError,
+                    errors.IdempotencyKeyReusedError,
+                    errors.IdempotencyInProgressError,
                 ),
-                headers={"location": "path of the session"},
+                parameters=(replay.PARAMETER,),
+                headers={
+                    "location": "path of the session",
+                    replay.REPLAYED[
+                        0
+                    ].decode(): "`true` when the request came before and this is its answer again",
+                },
             ),
             Operation(
                 "GET",
@@ -139,13 +149,33 @@ class Sessions:
 
     async def create(self, call: Call) -> None:
         call.require_type(b"application/json")
-        session = await self._engine.sessions.create(
-            decode(_decode_session, await call.body(BODY_BYTES) or b"{}"), call.caller
-        )
-        location = (b"location", f"/api/sessions/{session.id}".encode())
+        body = await call.body(BODY_BYTES) or b"{}"
+        request = decode(_decode_session, body)
+        session, again = await self._create_once(call, request, body)
+        headers = [JSON, (b"location", f"/api/sessions/{session.id}".encode())]
         await call.answer(
-            encode_json(session), status=201, headers=[(b"content-type", b"application/json"), location]
+            encode_json(session), status=201, headers=[*headers, replay.REPLAYED] if again else headers
         )
+
+    async def _create_once(
+        self, call: Call, request: SessionRequest, body: bytes | bytearray
+    ) -> tuple[SessionInfo, bool]:
+        """The session, and whether the same request made it before."""
+        name = new_id("ses")
+
+        async def begin() -> SessionInfo:
+            return await self._engine.sessions.create(request, call.caller, name=name)
+
+        outcome = await replay.once(call, self._engine, body, name, begin)
+        if not isinstance(outcome, Replay):
+            return outcome, False
+        try:
+            return await self._engine.sessions.get(outcome.made, call.caller), True
+        except errors.SessionNotFoundError:
+            # The gateway ended between the claim and the session: nothing is left of that attempt.
+            key = call.header(b"idempotency-key").decode("latin-1")
+            self._engine.claims.forget(call.caller, key, outcome.made)
+            return await self._create_once(call, request, body)
 
     async def list(self, call: Call) -> None:
         await call.answer(encode_json(SessionList(self._engine.sessions.list(call.caller))))

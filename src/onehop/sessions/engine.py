@@ -12,6 +12,7 @@ from typing import Any
 
 from onehop import errors
 from onehop.config import MIB, Settings
+from onehop.sessions.claims import Claims
 from onehop.sessions.executions import Executions
 from onehop.sessions.journal import Journal
 from onehop.sessions.lifetimes import Lifetimes
@@ -32,6 +33,7 @@ class Engine:
         sessions: their life.
         executions: code in sessions and alone.
         files: of the sessions' workspaces.
+        claims: idempotency keys.
         ready: set once it has been entered; before that the supervisor may still be starting.
         lost: set when the supervisor is gone; nothing works any more then.
     """
@@ -45,6 +47,7 @@ class Engine:
         self._tasks = Tasks()
         self._journal = Journal(settings, client, store)
         self._registry = Registry(client, store)
+        self.claims = Claims(store, self._tasks)
         self.sessions = Lifetimes(settings, client, store, self._registry, self._tasks)
         self.executions = Executions(settings, client, self._registry, self._journal, self._tasks)
         self.files = Transfers(settings, client, self._registry)

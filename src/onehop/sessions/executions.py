@@ -50,8 +50,13 @@ class Executions:
         self._tasks = tasks
         self._one_shots = OneShots(settings, client, journal, tasks)
 
-    async def start(self, session_id: str, request: ExecuteRequest, caller: Caller = LOCAL) -> Run:
+    async def start(
+        self, session_id: str, request: ExecuteRequest, caller: Caller = LOCAL, *, name: str = ""
+    ) -> Run:
         """Starts code in a session; the Run's `wait` and `follow` tell how it goes on.
+
+        Args:
+            name: its id, where one was promised already.
 
         Raises:
             SessionNotFoundError, SessionEndedError, SessionBusyError: the session cannot take it.
@@ -61,7 +66,9 @@ class Executions:
         registry = self._registry
         session = await registry.find(session_id, caller)
         registry.check_open()
-        spec = requests.execution_spec(request, self._settings, new_id("exe"), grace_s=self._settings.grace_s)
+        spec = requests.execution_spec(
+            request, self._settings, name or new_id("exe"), grace_s=self._settings.grace_s
+        )
         contents = requests.contents(request, session.workspace_bytes) if request.files else {}
         context = request.context
         before = session.runs.get(context)
@@ -106,8 +113,11 @@ class Executions:
             raise
         return run
 
-    async def start_once(self, request: ExecuteOnceRequest, caller: Caller = LOCAL) -> Run:
+    async def start_once(self, request: ExecuteOnceRequest, caller: Caller = LOCAL, *, name: str = "") -> Run:
         """Starts code in a sandbox of its own, which is discarded at the end.
+
+        Args:
+            name: the execution's id, where one was promised already.
 
         Raises:
             TooManyError: as many run as are allowed at once.
@@ -116,7 +126,7 @@ class Executions:
         """
         self._registry.check_open()
         try:
-            return await self._one_shots.start(request, caller)
+            return await self._one_shots.start(request, caller, name or new_id("exe"))
         except errors.EngineError as error:
             raise unavailable() from error
 
@@ -129,9 +139,25 @@ class Executions:
         except errors.OnehopError as error:
             raise self._registry.translated(error, session) from error
 
-    async def answer(self, execution_id: str, caller: Caller = LOCAL) -> Answer | bytes:
-        """The answer, or its JSON as it was stored; status `running` before the end."""
-        return await self._journal.answer(execution_id, caller)
+    async def stop(self, run: Run) -> None:
+        """Nobody waits for it any more and it was asked not to go on then: as `interrupt`, alone it is killed."""
+        if run.end is not None:
+            return
+        if run.session is None:
+            self.discard(run.sandbox)
+            return
+        with contextlib.suppress(errors.OnehopError):  # then it has ended
+            await self._client.interrupt(run.sandbox, kernel=run.context)
+
+    async def answer(
+        self, execution_id: str, caller: Caller = LOCAL, *, wait_s: float = 0.0
+    ) -> Answer | bytes:
+        """The answer, or its JSON as it was stored; status `running` before the end.
+
+        Args:
+            wait_s: seconds to wait for the end.
+        """
+        return await self._journal.answer(execution_id, caller, wait_s=wait_s)
 
     async def events(
         self, execution_id: str, after: int, caller: Caller = LOCAL, *, pause_s: float

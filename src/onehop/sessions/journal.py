@@ -6,6 +6,7 @@ it is acknowledged, and it is acknowledged only when its result is committed.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 from onehop.config import Settings
@@ -81,10 +82,12 @@ class Journal:
 
     # --- asked for again ------------------------------------------------------------------------------
 
-    async def answer(self, execution: str, caller: Caller) -> Answer | bytes:
+    async def answer(self, execution: str, caller: Caller, *, wait_s: float = 0.0) -> Answer | bytes:
         """The answer, or its JSON as it was stored. Raises ExecutionNotFoundError."""
         run = self._runs.get(execution)
         if run is not None and run.owner == caller.owner:
+            if wait_s > 0:
+                await asyncio.wait({run.done}, timeout=wait_s)
             return run.answer or run.snapshot([])
         stored = await self._find(execution, caller)
         if stored.document is None:

@@ -13,7 +13,7 @@ from onehop.sessions.answers import FileInfo
 from onehop.sessions.caller import Caller
 from onehop.sessions.journal import Journal
 from onehop.sessions.requests import ExecuteOnceRequest
-from onehop.sessions.run import Run, new_id
+from onehop.sessions.run import Run
 from onehop.sessions.tasks import Tasks
 from onehop.supervisor.client import Porter, SupervisorClient
 from onehop.supervisor.messages import ExecutionSpec, SandboxSpec
@@ -29,9 +29,9 @@ class OneShots:
         self._tasks = tasks
         self.running = 0
 
-    async def start(self, request: ExecuteOnceRequest, caller: Caller) -> Run:
+    async def start(self, request: ExecuteOnceRequest, caller: Caller, name: str) -> Run:
         """Starts code in a new sandbox. Raises TooManyError, and what the checks of `requests` raise."""
-        spec = requests.execution_spec(request, self._settings, new_id("exe"), grace_s=0.0)
+        spec = requests.execution_spec(request, self._settings, name, grace_s=0.0)
         box_spec = requests.sandbox_spec(request, self._settings, owner="", one_shot=True)
         contents = requests.contents(request, box_spec.workspace_bytes) if request.files else {}
         if self.running >= self._settings.max_concurrent:

@@ -63,6 +63,7 @@ class ExecuteRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         files: path in the workspace → text, or `{"base64": …}`; written before the code runs.
         stdin: what `input()` reads.
         context: which of the session's kernels; there is one, `main`.
+        on_disconnect: what happens when the client hangs up before the end.
     """
 
     code: str
@@ -73,13 +74,14 @@ class ExecuteRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     files: dict[str, str | Binary] = {}
     stdin: str = ""
     context: Literal["main"] = "main"
+    on_disconnect: Literal["continue", "interrupt"] = "continue"
 
 
 class ExecuteOnceRequest(ExecuteRequest, kw_only=True, forbid_unknown_fields=True):
     """Code to run in a sandbox of its own, which is gone afterwards.
 
     Args:
-        code, timeout_s, cpu_s, output_bytes, env, files, stdin, context: as in ExecuteRequest.
+        code, timeout_s, cpu_s, output_bytes, env, files, stdin, context, on_disconnect: as in ExecuteRequest.
         environment, memory_mb, processes, workspace_mb: as in SessionRequest.
         return_files: put the content of the files that the code made into the answer.
     """

@@ -21,6 +21,24 @@ class SessionRow:
 
 
 @dataclass(frozen=True, slots=True)
+class Claim:
+    """An idempotency key that a request has taken.
+
+    Args:
+        request: SHA-256 of what was asked for, in hex.
+        made: id of the execution or session that comes of it.
+        session: of the execution, if it has one.
+    """
+
+    owner: str
+    key: str
+    request: str
+    made: str
+    created_at: float
+    session: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """An execution with its result.
 

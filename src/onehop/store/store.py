@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from onehop.errors import QuotaExceededError, UnavailableError
 from onehop.store import writer
 from onehop.store.database import is_full, open_database
-from onehop.store.records import Finished, SessionRow, StoredExecution
+from onehop.store.records import Claim, Finished, SessionRow, StoredExecution
 from onehop.store.tables import executions, sessions
 
 T = TypeVar("T")
@@ -123,6 +123,22 @@ class Store:
 
     async def live_sessions(self) -> list[SessionRow]:
         return await self._read(_sessions(sessions.c.ended_at.is_(None)))
+
+    # --- idempotency --------------------------------------------------------------------------------
+
+    async def claim(self, claim: Claim) -> Claim | None:
+        """Takes a key, and records the start of its execution, if it is for one; None when that is committed.
+
+        Otherwise who has the key already. Raises QuotaExceededError, UnavailableError.
+        """
+        found: list[Claim] = []
+        await self._commit(self._writer.claim(claim, found))
+        return found[0] if found else None
+
+    def unclaim(self, claim: Claim) -> None:
+        """Nothing came of it: the key is free again, and an execution that has not ended was never begun."""
+        self._writer.job(self._writer.unclaim(claim))
+        self._soon()
 
     # --- both ---------------------------------------------------------------------------------------
 

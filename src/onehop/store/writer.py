@@ -14,12 +14,23 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
-from sqlalchemy import Connection, Engine, bindparam, delete, func, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    and_,
+    bindparam,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
 from sqlalchemy.exc import DBAPIError
 
 from onehop.store.database import is_full
-from onehop.store.records import Finished, SessionRow
-from onehop.store.tables import executions, sessions
+from onehop.store.records import Claim, Finished, SessionRow
+from onehop.store.tables import executions, idempotency, sessions
 
 RETRY_S = 1.0
 PRUNE_ROWS = 200
@@ -79,6 +90,46 @@ class Writer:
         future: Future[None] | None = Future() if wait else None
         self._queue.append(("job", (job, future)))
         return future
+
+    def claim(self, claim: Claim, found: list[Claim]) -> Job:
+        """Takes a key, or leaves in `found` who has it."""
+
+        def job(connection: Connection) -> None:
+            found.clear()
+            query = select(idempotency).where(_is(claim))
+            row = connection.execute(query).one_or_none()
+            if row is not None:
+                found.append(Claim(row.owner, row.key, row.request, row.made, row.created_at, None))
+                return
+            connection.execute(
+                insert(idempotency).values(
+                    owner=claim.owner,
+                    key=claim.key,
+                    request=claim.request,
+                    made=claim.made,
+                    created_at=claim.created_at,
+                )
+            )
+            if claim.made.startswith("exe_"):
+                started = {"id": claim.made, "owner": claim.owner, "session": claim.session}
+                connection.execute(
+                    insert(executions).values(
+                        **started, started_at=claim.created_at, status="running", stored_bytes=0
+                    )
+                )
+                self._in_database.add(claim.made)
+
+        return job
+
+    def unclaim(self, claim: Claim) -> Job:
+        def job(connection: Connection) -> None:
+            made = idempotency.c.made == claim.made
+            connection.execute(delete(idempotency).where(_is(claim), made))
+            running = executions.c.status == "running"
+            connection.execute(delete(executions).where(executions.c.id == claim.made, running))
+            self._in_database.discard(claim.made)
+
+        return job
 
     def wake(self) -> None:
         """Write now. Waking a thread costs more than all else here: it is not for every execution."""
@@ -194,6 +245,10 @@ def _row(record: Finished) -> dict[str, Any]:
     }
 
 
+def _is(claim: Claim) -> ColumnElement[bool]:
+    return and_(idempotency.c.owner == claim.owner, idempotency.c.key == claim.key)
+
+
 def add_session(row: SessionRow) -> Job:
     def job(connection: Connection) -> None:
         connection.execute(
@@ -235,6 +290,7 @@ def prune(before: float, limit_bytes: int) -> Job:
         over = executions.c.status != "running"
         connection.execute(delete(executions).where(executions.c.started_at < before, over))
         connection.execute(delete(sessions).where(sessions.c.ended_at < before))
+        connection.execute(delete(idempotency).where(idempotency.c.created_at < before))
         total = connection.execute(select(func.coalesce(func.sum(executions.c.stored_bytes), 0))).scalar_one()
         while total > limit_bytes:
             oldest = (
