@@ -5,10 +5,9 @@ OnehopError
 │   ├── InvalidRequestError      422  a field is missing, unknown, of a wrong type or out of range
 │   │   ├── InvalidJsonError     400  the body is not JSON or not UTF-8
 │   │   ├── InvalidPathError     422  a file path is absolute, climbs out, holds NUL or is too long
-│   │   └── UnknownEnvironmentError 422  no environment of that name
-│   ├── UnauthorizedError        401  no key, or one that is unknown, expired or revoked
 │   │   ├── UnknownEnvironmentError 422  no environment of that name
 │   │   └── IdempotencyKeyReusedError 422  the key belongs to another request
+│   ├── UnauthorizedError        401  no key, or one that is unknown, expired or revoked
 │   ├── ForbiddenOriginError     403  Host or Origin is not allowed here
 │   ├── ForbiddenError           403  the key lacks the scope that the route wants
 │   ├── NotFoundError            404  no such route
