@@ -35,6 +35,7 @@ LAYERS = (
     "kernel",
     "protocol",
     "config",
+    "crash",
     "errors",
 )
 RANK = {name: rank for rank, name in enumerate(LAYERS)}

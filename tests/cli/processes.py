@@ -54,7 +54,7 @@ def wait_until(condition: Callable[[], Any], timeout_s: float, what: str) -> Non
 class Server:
     """`onehop serve` on a free port."""
 
-    def __init__(self, home: Path, folder: Path, flags: Sequence[str] = ()) -> None:
+    def __init__(self, home: Path, folder: Path, flags: Sequence[str] = (), **more: str) -> None:
         self.home = home
         self.temporary = folder / "tmp"
         self.temporary.mkdir(exist_ok=True)
@@ -63,7 +63,7 @@ class Server:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [*ONEHOP, "serve", "--home", str(home), "--port", "0", *flags],
-                env=variables(TMPDIR=str(self.temporary)),
+                env=variables(TMPDIR=str(self.temporary), **more),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,

@@ -103,8 +103,8 @@ class Engine:
         alive, lost = await recovery.run()
         self._registry.live.update((session.id, session) for session in alive)
         recovery.hand_over()
-        for row in lost:
-            self._registry.remember_end(row.id, row.owner, "restarted")
+        for row, reason in lost:
+            self._registry.remember_end(row.id, row.owner, reason)
 
     async def _prune(self) -> None:
         while True:

@@ -13,6 +13,7 @@ from typing import cast
 
 from onehop import errors
 from onehop.config import Settings
+from onehop.crash import reached
 from onehop.sessions import files, requests
 from onehop.sessions.answers import Answer, FileInfo
 from onehop.sessions.caller import LOCAL, Caller
@@ -98,6 +99,7 @@ class Executions:
             if contents:
                 await self._put_files(session, contents)
             self._journal.began(run)
+            reached("execution-claimed")
             await self._client.execute(session.sandbox, spec, run.take)
         except asyncio.CancelledError:
             if self._journal.has(run):
@@ -111,6 +113,7 @@ class Executions:
         except BaseException:
             self._refused(run, session)
             raise
+        reached("execution-started")
         return run
 
     async def start_once(self, request: ExecuteOnceRequest, caller: Caller = LOCAL, *, name: str = "") -> Run:
@@ -220,7 +223,8 @@ class Executions:
             session.touch()
             session.forget(run)
             if end.session == "ended":
-                self._registry.mark_ended(session, cast(EndReason, end.status))
+                reason = "restarted" if end.status == "outcome_unknown" else end.status
+                self._registry.mark_ended(session, cast(EndReason, reason))
                 self.discard(session.sandbox)
         run.complete(changes, files_truncated=truncated)
         self._journal.ended(run)

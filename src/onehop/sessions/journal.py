@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from onehop.config import Settings
+from onehop.crash import reached
 from onehop.errors import EngineError, ExecutionNotFoundError
 from onehop.sessions.answers import Answer
 from onehop.sessions.caller import Caller
@@ -49,6 +50,7 @@ class Journal:
     def ended(self, run: Run) -> None:
         """Its answer is complete and can be stored."""
         assert run.end is not None
+        reached("answer-complete")
         limit_bytes = self._settings.stored_events_bytes
         self._store.finished(
             Finished(
@@ -72,6 +74,7 @@ class Journal:
             pass  # its events went with the supervisor
 
     def _stored(self, executions: list[str]) -> None:
+        reached("before-acknowledge")
         for execution in executions:
             self._runs.pop(execution, None)
             self.acknowledge(execution)

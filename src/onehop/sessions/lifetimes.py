@@ -7,6 +7,7 @@ import time
 
 from onehop import errors
 from onehop.config import Settings
+from onehop.crash import reached
 from onehop.sessions import requests
 from onehop.sessions.answers import SessionInfo
 from onehop.sessions.caller import LOCAL, Caller
@@ -63,12 +64,14 @@ class Lifetimes:
     async def _create(self, name: str, spec: SandboxSpec, settings: StoredSettings, owner: str) -> Session:
         try:
             box = await self._client.create_sandbox(spec)
+            reached("session-created")
             session = Session(name, settings, box, owner=owner, created_at=time.time(), fresh=True)
             try:
                 await self._store.add_session(session.row())
             except BaseException:
                 self._client.discard_sandbox(box.id)
                 raise
+            reached("session-stored")
             self._registry.live[name] = session
             return session
         finally:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 
 from onehop.config import Settings
+from onehop.crash import reached
 from onehop.errors import EngineError, OnehopError, TooManyError
 from onehop.protocol import Entry
 from onehop.sessions import files, requests
@@ -32,7 +33,7 @@ class OneShots:
     async def start(self, request: ExecuteOnceRequest, caller: Caller, name: str) -> Run:
         """Starts code in a new sandbox. Raises TooManyError, and what the checks of `requests` raise."""
         spec = requests.execution_spec(request, self._settings, name, grace_s=0.0)
-        box_spec = requests.sandbox_spec(request, self._settings, owner="", one_shot=True)
+        box_spec = requests.sandbox_spec(request, self._settings, owner=caller.owner, one_shot=True)
         contents = requests.contents(request, box_spec.workspace_bytes) if request.files else {}
         if self.running >= self._settings.max_concurrent:
             raise TooManyError(f"{self.running} executions run already; try again when one has ended")
@@ -68,15 +69,18 @@ class _OneShot:
                 self._porter = await self._client.open_porter(box.id)
                 self._uploaded = {entry.path: entry for entry in await files.put(self._porter, contents, {})}
                 self._journal.began(run)
+                reached("execution-claimed")
                 await self._client.execute(box.id, spec, run.take)
             else:
                 self._journal.began(run)
+                reached("execution-claimed")
                 box = await self._client.execute_once(box_spec, spec, run.take)
         except BaseException:
             self._journal.refused(run)
             self._release(run)
             raise
         run.sandbox, run.isolation = box.id, box.isolation
+        reached("execution-started")
         # The end may have come together with the reply: then this calls at once.
         run.when_ended(self._ended)
         return run

@@ -7,14 +7,16 @@ discarded once its executions are stored. Nothing here waits for an execution to
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
+from onehop.crash import reached
 from onehop.errors import EngineError, ExecutionNotFoundError
 from onehop.sessions.journal import Journal
 from onehop.sessions.run import Run
-from onehop.sessions.session import Session, restored
+from onehop.sessions.session import EndReason, Session, restored
 from onehop.store import SessionRow, Store, StoredExecution
 from onehop.supervisor.client import SupervisorClient
-from onehop.supervisor.messages import SandboxInfo
+from onehop.supervisor.messages import ExecutionInfo, SandboxInfo
 
 
 class Recovery:
@@ -41,29 +43,39 @@ class Recovery:
         self._on_violation = on_violation
         self._in_sessions: list[tuple[Session, Run]] = []
 
-    async def run(self) -> tuple[list[Session], list[SessionRow]]:
-        """The sessions that go on, and those that are lost."""
+    async def run(self) -> tuple[list[Session], list[tuple[SessionRow, EndReason]]]:
+        """The sessions that go on, and those that are lost, with the reason."""
         boxes = {box.id: box for box in await self._client.sandboxes()}
+        kept = {one.id: one for one in await self._client.executions()}
+        reasons = {one.owner: one.ended_session for one in kept.values() if one.ended_session}
         unfinished = {row.id: row for row in await self._store.running()}
         alive: list[Session] = []
-        lost: list[SessionRow] = []
+        lost: list[tuple[SessionRow, EndReason]] = []
         for row in await self._store.live_sessions():
             box = boxes.get(row.sandbox)
             if box is None or box.owner != row.id:
-                lost.append(row)
+                lost.append((row, cast(EndReason, reasons.get(row.id, "restarted"))))
                 continue
             del boxes[box.id]
             session = restored(row, box)
             alive.append(session)
             for execution in box.executions:
+                kept.pop(execution, None)
                 await self._resume_in_session(execution, session, unfinished)
+        reached("recovery-half-done")
         for box in boxes.values():
-            followed = [await self._resume_alone(execution, unfinished, box) for execution in box.executions]
-            if not any(followed):
+            followed = [
+                await self._resume_alone(execution, unfinished, kept.get(execution), box)
+                for execution in box.executions
+            ]
+            for execution in box.executions:
+                kept.pop(execution, None)
+            # A session that has an end in the store was being deleted: what runs in it ends with it.
+            if not any(followed) or not box.one_shot:
                 self._client.discard_sandbox(box.id)
-        # No sandbox is left of the others; the supervisor may still have their events.
-        for execution in list(unfinished):
-            await self._resume_alone(execution, unfinished, None)
+        # No sandbox is left of the others; the supervisor still has the events of those it kept.
+        for execution in dict.fromkeys([*unfinished, *kept]):
+            await self._resume_alone(execution, unfinished, kept.get(execution), None)
         return alive, lost
 
     async def _resume_in_session(
@@ -95,22 +107,34 @@ class Recovery:
         self._journal.ended(run)
 
     async def _resume_alone(
-        self, execution: str, unfinished: dict[str, StoredExecution], box: SandboxInfo | None
+        self,
+        execution: str,
+        unfinished: dict[str, StoredExecution],
+        kept: ExecutionInfo | None,
+        box: SandboxInfo | None,
     ) -> bool:
         if await self._settled(execution, unfinished):
             return False
         row = unfinished.pop(execution, None)
+        session, owner = (row.session, row.owner) if row is not None else await self._whose(kept)
         run = Run(
             execution,
-            row.session if row is not None else None,
-            owner=row.owner if row is not None else "",
+            session,
+            owner=owner,
             on_violation=self._on_violation,
             sandbox=box.id if box is not None else "",
-            isolation=box.isolation if box is not None else {},
+            isolation=kept.isolation if kept is not None else {},
         )
         run.when_ended(self._alone_ended)
         await self._follow(run, row)
         return True
+
+    async def _whose(self, kept: ExecutionInfo | None) -> tuple[str | None, str]:
+        """Session and owner of an execution that the last gateway had no time to write down."""
+        if kept is None or kept.one_shot:
+            return None, kept.owner if kept is not None else ""
+        row = await self._store.session(kept.owner)
+        return kept.owner, row.owner if row is not None else ""
 
     async def _settled(self, execution: str, unfinished: dict[str, StoredExecution]) -> bool:
         """True when the last gateway stored it and had no time to say so."""

@@ -6,9 +6,11 @@ A session ends once, whoever is first to say so; after that everybody gets the s
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 
 from onehop import errors
+from onehop.crash import reached
 from onehop.sessions.caller import Caller
 from onehop.sessions.session import ENDS, EndReason, Session
 from onehop.store import Store
@@ -72,6 +74,10 @@ class Registry:
         """Ends a session; returns when its sandbox is gone."""
         if not self.mark_ended(session, reason):
             return
+        with contextlib.suppress(errors.OnehopError):  # on a full disk it ends all the same
+            # Written first: whatever dies now, nobody hears that a session was lost which somebody deleted.
+            await self._store.flush()
+        reached("session-ending")
         try:
             async with asyncio.timeout(DESTROY_TIMEOUT_S):
                 await self._client.destroy_sandbox(session.sandbox)
@@ -81,6 +87,7 @@ class Registry:
             log.error("%s: its sandbox is not gone after %g s", session.id[:12], DESTROY_TIMEOUT_S)
         for run in list(session.runs.values()):
             run.lose("killed", "the session was ended while it ran", ends=True)
+        reached("session-gone")
 
     def mark_ended(self, session: Session, reason: EndReason) -> bool:
         """False when it has ended already."""

@@ -17,6 +17,7 @@ from typing import Any, cast
 import msgspec
 
 from onehop import protocol
+from onehop.crash import reached
 from onehop.sessions.answers import (
     Answer,
     EndEvent,
@@ -176,6 +177,8 @@ class Run:
             )
             return
         self.seen = event.number
+        if event.number == 1:
+            reached("first-event")
         kind = event.kind
         if kind == "end":
             self._take_end(event.payload)
@@ -219,6 +222,7 @@ class Run:
                 self._add(kind, TextEvent(rest))
         self.end = end
         self.ended_at = time.time()
+        reached("end-received")
         if self._on_end is not None:
             self._on_end(self)
 

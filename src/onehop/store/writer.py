@@ -28,6 +28,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DBAPIError
 
+from onehop.crash import reached
 from onehop.store.database import is_full
 from onehop.store.records import Claim, Finished, SessionRow
 from onehop.store.tables import executions, idempotency, sessions
@@ -175,7 +176,9 @@ class Writer:
             for job, _ in batch.jobs:
                 job(connection)
             written = self._write_executions(connection, batch)
+            reached("before-commit")
             connection.commit()
+            reached("after-commit")
         except DBAPIError as error:
             connection.rollback()
             self.problem = "full" if is_full(error) else "failed"

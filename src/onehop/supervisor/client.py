@@ -10,11 +10,13 @@ from typing import Any, cast
 import msgspec
 
 from onehop import errors, protocol
+from onehop.crash import reached
 from onehop.protocol import Entry, PorterReply, PorterRequest
 from onehop.supervisor.messages import (
     LENGTH,
     MAX_MESSAGE_BYTES,
     Event,
+    ExecutionInfo,
     ExecutionSpec,
     Request,
     SandboxInfo,
@@ -77,6 +79,10 @@ class SupervisorClient(asyncio.Protocol):
     async def sandboxes(self) -> list[SandboxInfo]:
         """All that were handed out and not destroyed, with their unacknowledged executions."""
         return msgspec.convert(await self._call("sandboxes"), list[SandboxInfo])
+
+    async def executions(self) -> list[ExecutionInfo]:
+        """All that were not acknowledged, also those whose sandbox is gone."""
+        return msgspec.convert(await self._call("executions"), list[ExecutionInfo])
 
     async def execute(
         self, sandbox: str, spec: ExecutionSpec, listener: Listener, *, kernel: str = "main"
@@ -271,6 +277,7 @@ class Porter:
                 for start in range(0, len(chunk), protocol.PORTER_CHUNK_BYTES):
                     self._send(chunk[start : start + protocol.PORTER_CHUNK_BYTES])
                     await self._writer.drain()
+                    reached("file-half-written")
         except BaseException:
             self.close()  # the porter sees a cut-off body and takes the temporary file away
             raise

@@ -75,6 +75,21 @@ class SandboxInfo(msgspec.Struct):
     executions: list[str] = []
 
 
+class ExecutionInfo(msgspec.Struct):
+    """An execution that nobody has acknowledged, of whatever sandbox.
+
+    Args:
+        owner, one_shot, isolation: those of its sandbox.
+        ended_session: its terminal status when the sandbox ended with it, else empty.
+    """
+
+    id: str
+    owner: str
+    one_shot: bool
+    isolation: dict[str, str]
+    ended_session: str = ""
+
+
 class Usage(msgspec.Struct):
     """Measured from outside the sandbox. -1 where the machine cannot tell."""
 

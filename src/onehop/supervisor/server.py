@@ -15,12 +15,14 @@ from onehop.errors import (
     InvalidRequestError,
     OnehopError,
     SessionNotFoundError,
+    UnavailableError,
     UnknownEnvironmentError,
 )
 from onehop.supervisor.execution import Execution
 from onehop.supervisor.messages import (
     LENGTH,
     MAX_MESSAGE_BYTES,
+    ExecutionInfo,
     Reply,
     Request,
     SandboxInfo,
@@ -51,7 +53,7 @@ class Service:
         )
         self.pools: dict[str, Pool] = {}
         self.assigned: dict[str, Sandbox] = {}
-        self.executions: dict[str, tuple[Sandbox | None, Execution]] = {}
+        self.executions: dict[str, tuple[Sandbox, Execution]] = {}
         self._watched: set[Sandbox] = set()
         self._ticking: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
@@ -114,7 +116,7 @@ class Service:
         except KeyError:
             raise SessionNotFoundError(f"there is no sandbox {name!r}") from None
 
-    def execution(self, name: str) -> tuple[Sandbox | None, Execution]:
+    def execution(self, name: str) -> tuple[Sandbox, Execution]:
         try:
             return self.executions[name]
         except KeyError:
@@ -130,7 +132,7 @@ class Service:
 
     def forget(self, name: str) -> None:
         found = self.executions.pop(name, None)
-        if found is not None and found[0] is not None:
+        if found is not None:
             found[0].executions.pop(name, None)
 
     def _gone(self, sandbox: Sandbox) -> None:
@@ -146,6 +148,21 @@ class Service:
             isolation=sandbox.isolation(),
             executions=list(sandbox.executions),
         )
+
+    def unacknowledged(self) -> list[ExecutionInfo]:
+        """Also those whose sandbox is gone: a gateway that died had no time to store them."""
+        return [
+            ExecutionInfo(
+                name,
+                sandbox.owner_id,
+                sandbox.spec.one_shot,
+                sandbox.isolation(),
+                execution.end.status
+                if execution.end is not None and execution.end.session == "ended"
+                else "",
+            )
+            for name, (sandbox, execution) in self.executions.items()
+        ]
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -271,13 +288,21 @@ class Connection(asyncio.Protocol):
 
     async def do_create(self, request: Request) -> Any:
         assert request.sandbox_spec is not None
-        return self._service.info(await self._service.create(request.sandbox_spec))
+        return self._service.info(await self._create(request.sandbox_spec))
+
+    async def _create(self, spec: SandboxSpec) -> Sandbox:
+        """A sandbox for our gateway. One that died while it waited has nobody left who would end it."""
+        sandbox = await self._service.create(spec)
+        if self._transport is None:
+            sandbox.die("the gateway that asked for it is gone")
+            raise UnavailableError("the gateway that asked for it is gone")
+        return sandbox
 
     async def do_execute_once(self, request: Request) -> Any:
         assert request.sandbox_spec is not None
         assert request.execution_spec is not None
         self._check_new(request.execution_spec.id)
-        sandbox = await self._service.create(request.sandbox_spec)
+        sandbox = await self._create(request.sandbox_spec)
         try:
             self._check_new(request.execution_spec.id)  # another may have taken it meanwhile
             execution = sandbox.execute("main", request.execution_spec)
@@ -326,6 +351,9 @@ class Connection(asyncio.Protocol):
 
     def do_sandboxes(self, request: Request) -> Any:
         return [self._service.info(sandbox) for sandbox in self._service.assigned.values()]
+
+    def do_executions(self, request: Request) -> Any:
+        return self._service.unacknowledged()
 
     def do_describe(self, request: Request) -> Any:
         return self._service.describe()
