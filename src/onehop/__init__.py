@@ -1,5 +1,116 @@
 """Runs AI-written Python beside the model, the data and the tools: one request instead of one per tool call."""
 
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
 
-__all__ = ["__version__"]
+if TYPE_CHECKING:
+    from onehop.client.clients import AsyncClient, AsyncKeys, Client, Keys
+    from onehop.client.commands import AsyncCommand, AsyncCommands, Command, Commands
+    from onehop.client.contexts import AsyncContexts, Contexts
+    from onehop.client.core import SessionOptions
+    from onehop.client.files import AsyncFiles, Files
+    from onehop.client.oneshot import run
+    from onehop.client.records import (
+        CommandInfo,
+        ContextInfo,
+        DayUsage,
+        EnvironmentInfo,
+        File,
+        FileList,
+        KeyInfo,
+        SessionInfo,
+    )
+    from onehop.client.results import ErrorInfo, Event, Output, OutputFile, Result, Usage
+    from onehop.client.sessions import AsyncSession, Session
+    from onehop.errors import ExecutionFailedError, OnehopError, ProblemError, UnreachableError
+
+_WHERE = {
+    "AsyncClient": "client.clients",
+    "AsyncCommand": "client.commands",
+    "AsyncCommands": "client.commands",
+    "AsyncContexts": "client.contexts",
+    "AsyncFiles": "client.files",
+    "AsyncKeys": "client.clients",
+    "AsyncSession": "client.sessions",
+    "Client": "client.clients",
+    "Command": "client.commands",
+    "CommandInfo": "client.records",
+    "Commands": "client.commands",
+    "ContextInfo": "client.records",
+    "Contexts": "client.contexts",
+    "DayUsage": "client.records",
+    "EnvironmentInfo": "client.records",
+    "ErrorInfo": "client.results",
+    "Event": "client.results",
+    "ExecutionFailedError": "errors",
+    "File": "client.records",
+    "FileList": "client.records",
+    "Files": "client.files",
+    "KeyInfo": "client.records",
+    "Keys": "client.clients",
+    "OnehopError": "errors",
+    "Output": "client.results",
+    "OutputFile": "client.results",
+    "ProblemError": "errors",
+    "Result": "client.results",
+    "Session": "client.sessions",
+    "SessionInfo": "client.records",
+    "SessionOptions": "client.core",
+    "UnreachableError": "errors",
+    "Usage": "client.results",
+    "run": "client.oneshot",
+}
+"""Where each public name is; it is loaded when it is first asked for."""
+
+__all__ = [
+    "AsyncClient",
+    "AsyncCommand",
+    "AsyncCommands",
+    "AsyncContexts",
+    "AsyncFiles",
+    "AsyncKeys",
+    "AsyncSession",
+    "Client",
+    "Command",
+    "CommandInfo",
+    "Commands",
+    "ContextInfo",
+    "Contexts",
+    "DayUsage",
+    "EnvironmentInfo",
+    "ErrorInfo",
+    "Event",
+    "ExecutionFailedError",
+    "File",
+    "FileList",
+    "Files",
+    "KeyInfo",
+    "Keys",
+    "OnehopError",
+    "Output",
+    "OutputFile",
+    "ProblemError",
+    "Result",
+    "Session",
+    "SessionInfo",
+    "SessionOptions",
+    "UnreachableError",
+    "Usage",
+    "__version__",
+    "run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'onehop' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f"onehop.{_WHERE[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

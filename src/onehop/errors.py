@@ -32,7 +32,9 @@ OnehopError
 ├── EnvironmentBuildError           packages of an environment could not be installed
 ├── ConfigurationError              a setting has a value that cannot be used
 ├── ProtocolError                   a frame breaks the protocol
-└── EngineError                     the supervisor could not be started or was lost
+├── EngineError                     the supervisor could not be started or was lost
+├── UnreachableError                no server answers, or the connection to it broke (raised by the SDK)
+└── ExecutionFailedError            code ended otherwise than `ok`, and the caller asked for an exception (SDK)
 """
 
 from __future__ import annotations
@@ -201,6 +203,28 @@ class ProtocolError(OnehopError):
 
 class EngineError(OnehopError):
     """The supervisor could not be started or was lost."""
+
+
+class UnreachableError(OnehopError):
+    """No server answers, or the connection to it broke.
+
+    Args:
+        unsent: the request did not leave, so that it can be repeated.
+        known: the server has answered before.
+    """
+
+    def __init__(self, text: str, *, unsent: bool = False, known: bool = True) -> None:
+        super().__init__(text)
+        self.unsent = unsent
+        self.known = known
+
+
+class ExecutionFailedError(OnehopError):
+    """An execution ended otherwise than `ok`; `result` is all that is known about it."""
+
+    def __init__(self, text: str, result: Any) -> None:
+        super().__init__(text)
+        self.result = result
 
 
 PROBLEMS: tuple[type[ProblemError], ...] = (

@@ -47,11 +47,20 @@ class Readable(Protocol):
 
 
 class Interrupts:
-    """SIGINT, SIGTERM and SIGHUP as something to wait for; `asked()` once one came."""
+    """SIGINT, SIGTERM and SIGHUP as something to wait for; `asked()` once one came.
 
-    def __init__(self) -> None:
+    Args:
+        also: a descriptor that means the same once it can be read (a pidfd: when that process has ended).
+    """
+
+    def __init__(self, also: int = -1) -> None:
         self._asked = False
+        self._also = also
         self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._either = select.epoll()
+        for one in (self._read, also):
+            if one >= 0:
+                self._either.register(one, select.EPOLLIN)
 
     def __enter__(self) -> Interrupts:
         numbers = [signal.SIGINT, signal.SIGTERM]
@@ -63,6 +72,7 @@ class Interrupts:
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        self._either.close()
         os.close(self._read)
         os.close(self._write)
 
@@ -72,10 +82,10 @@ class Interrupts:
             os.write(self._write, b"!")
 
     def asked(self) -> bool:
-        return self._asked
+        return self._asked or (self._also >= 0 and _ready(self._also))
 
     def fileno(self) -> int:
-        return self._read
+        return self._either.fileno()
 
 
 def wait(*what: Readable | int, timeout_s: float | None = None) -> None:
@@ -243,6 +253,7 @@ class Master:
     Args:
         show: called once both serve, with all rows of protections and the supervisor's report.
         say: called with a line about everything unusual.
+        interrupts: entered by the caller; its own when left out.
     """
 
     def __init__(
@@ -253,6 +264,7 @@ class Master:
         *,
         show: Callable[[list[Report], Report], None],
         say: Callable[[str], None],
+        interrupts: Interrupts | None = None,
     ) -> None:
         self._settings = settings
         self._environments = environments
@@ -261,11 +273,14 @@ class Master:
         self._say = say
         self._served = False
         self._gateway: Gateway | None = None
-        self._interrupts = Interrupts()
+        self._interrupts = interrupts or Interrupts()
+        self._enter: contextlib.AbstractContextManager[object] = (
+            contextlib.nullcontext() if interrupts else self._interrupts
+        )
 
     def run(self) -> None:
         """Returns after SIGINT, SIGTERM or SIGHUP. Raises OnehopError when the first start fails."""
-        with self._interrupts:
+        with self._enter:
             delay_s = 0.0
             while not self._interrupts.asked():
                 started_s = time.monotonic()
