@@ -34,6 +34,7 @@ LAYERS = (
     "jail",
     "kernel",
     "protocol",
+    "client",
     "config",
     "crash",
     "errors",
@@ -52,6 +53,12 @@ SHIPPED_LIBRARIES = {
     },
     "protocol": {"msgspec"},
 }  # fmt: skip
+
+# The SDK is for machines without a server, too: httpx2 is all that it needs. Only the command line may use
+# it, as everybody else would: the server calls no server.
+CLIENT_LIBRARIES = {"httpx2"}
+CLIENT_MODULES = {"client", "config", "errors"}
+CLIENT_USERS = {"cli", "client"}
 
 MARKER = "# runs inside the wall: standard library only"
 MARKED_MAY_ALSO_USE = {"kernel", "protocol"}
@@ -190,6 +197,14 @@ def broken_rule(modules: dict[str, Module], module: Module, imported: Import) ->
         if own is not None and own.partition(".")[0] not in SHIPPED[module.layer]:
             return "shipped into the sandbox, where nothing else of onehop is visible"
         return None
+    if module.layer == "client":
+        if own is None and not is_standard(imported.module):
+            if imported.module.partition(".")[0] not in CLIENT_LIBRARIES:
+                return "the SDK needs httpx2 and nothing else"
+        elif own is not None and own.partition(".")[0] not in CLIENT_MODULES:
+            return "the SDK knows the server by its API only"
+    if own is not None and own.partition(".")[0] == "client" and module.layer not in CLIENT_USERS:
+        return "only the command line uses the SDK"
     if own is not None and RANK[own.partition(".")[0]] < RANK[module.layer]:
         return f"{module.layer} is below it"
     if module.marked and imported.at_top:
@@ -248,6 +263,9 @@ BAD = {
     },
     "package, library": {"__init__.py": "import msgspec\n"},
     "package, module": {"__init__.py": "from onehop.errors import E\n", "errors.py": "E = 1\n"},
+    "SDK, server": {"client/a.py": "def f():\n    from onehop.protocol import P\n", "protocol.py": "P = 1\n"},
+    "SDK, library": {"client/a.py": "import msgspec\n"},
+    "SDK, used by the server": {"api/a.py": "from onehop.client import b\n", "client/b.py": ""},
     "no layer": {"novelty.py": ""},
 }  # fmt: skip
 
@@ -270,7 +288,8 @@ def test_allowed_imports_pass(tmp_path: Path) -> None:
         "zygote/init.py": f"{MARKER}\nfrom onehop.jail import calls\nfrom onehop.kernel import main\n",
         "sessions/s.py": "import sqlalchemy\nfrom onehop import __version__\nfrom onehop.store import t\n",
         "store/t.py": "from onehop.errors import E\n",
-        "cli/main.py": "from onehop.sessions import s\nimport onehop.zygote.init\n",
+        "cli/main.py": "from onehop.sessions import s\nimport onehop.zygote.init\nfrom onehop.client import c\n",
+        "client/c.py": "import httpx2\nfrom onehop.errors import E\n",
     }
     assert violations(plant(tmp_path, files)) == []
 

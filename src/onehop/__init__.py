@@ -1,8 +1,8 @@
 """Runs AI-written Python beside the model, the data and the tools: one request instead of one per tool call."""
 
-from typing import TYPE_CHECKING, Any
-
 __version__ = "0.1.0"
+
+TYPE_CHECKING = False  # type checkers take it for true; importing typing would cost more than all of this
 
 if TYPE_CHECKING:
     from onehop.client.clients import AsyncClient, AsyncKeys, Client, Keys
@@ -102,14 +102,16 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
-        raise AttributeError(f"module 'onehop' has no attribute {name!r}")
-    from importlib import import_module
+if not TYPE_CHECKING:  # or every name would exist for a type checker
 
-    value = getattr(import_module(f"onehop.{_WHERE[name]}"), name)
-    globals()[name] = value
-    return value
+    def __getattr__(name: str):
+        if name not in _WHERE:
+            raise AttributeError(f"module 'onehop' has no attribute {name!r}")
+        from importlib import import_module
+
+        value = getattr(import_module(f"onehop.{_WHERE[name]}"), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

@@ -9,21 +9,11 @@ from __future__ import annotations
 import re
 from typing import TextIO
 
-_COLOUR = r"\x1b\[[0-9;]*m"
-_UNSAFE = re.compile(rf"({_COLOUR})|([\x00-\x07\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069])")
+from onehop.client.terminal import printable, visible
+
+__all__ = ["Stream", "printable", "visible"]
+
 _UNFINISHED = re.compile(r"\x1b(\[[0-9;]{0,32})?\Z")
-
-
-def visible(text: str) -> str:
-    """`text` with control characters as escapes; colours, line ends, tabs and backspaces stay."""
-    return _UNSAFE.sub(lambda match: match[1] or match[2].encode("unicode_escape").decode(), text)
-
-
-def printable(name: str) -> str:
-    """A file's name on one line: everything that does not print as an escape."""
-    return "".join(
-        one if one.isprintable() else one.encode("unicode_escape", "surrogatepass").decode() for one in name
-    )
 
 
 class Stream:

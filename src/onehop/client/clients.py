@@ -1,9 +1,10 @@
-"""A client: one-shot code, many sessions over the same connections, keys and usage. `Client` blocks, `AsyncClient` is for asyncio."""
+"""A client: one-shot code, many sessions over the same connections, keys and usage; blocking and for asyncio."""
 
 from __future__ import annotations
 
 import datetime
 import functools
+import math
 from collections.abc import Mapping
 from typing import Any, Self, Unpack
 
@@ -57,7 +58,7 @@ def run(
 
     Raises:
         InvalidRequestError: an argument is out of its bounds.
-        TooManyError: too much runs at once; `retry_after_s` in `extra`.
+        TooManyError: too much runs at once; `retry_after_s` says when to try again.
         UnreachableError: the connection broke for good.
     """
     body = {
@@ -95,7 +96,9 @@ def execution(self: Holder, execution_id: str, *, wait_s: float = 0) -> Op[Resul
     Args:
         wait_s: waits up to that many seconds for its end (the server allows 60).
     """
-    return Result.of((yield from get(path_of("executions", execution_id), {"wait_s": wait_s or None})))
+    return Result.of(
+        (yield from get(path_of("executions", execution_id), {"wait_s": math.ceil(wait_s) or None}))
+    )
 
 
 def events(self: Holder, execution_id: str, *, after: int = 0) -> Flow[Event]:

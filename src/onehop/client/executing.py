@@ -10,7 +10,7 @@ from typing import Any
 from onehop.client.follow import ACCEPT, Follower, start_and_wait
 from onehop.client.requests import new_key, post
 from onehop.client.results import Event, Output, Result
-from onehop.client.steps import Call, Emit, Flow, Op, Request, Step
+from onehop.client.steps import Call, Emit, Flow, Op, Request
 from onehop.errors import OnehopError, UnreachableError
 
 Content = str | bytes | Path
@@ -88,13 +88,6 @@ def report(
 
 def emit(follower: Follower) -> Flow[Event]:
     """All events; whoever stops listening stops nothing else."""
-    while events := (yield from _steps(follower.more())):
+    while events := (yield from follower.more()):
         for event in events:
             yield Emit(event)
-
-
-def _steps(op: Op[Any]) -> Any:
-    """An op inside a flow: the same steps, for the type checker."""
-    step: Step
-    result = yield from op
-    return result

@@ -107,7 +107,7 @@ class Waiting:
         """Whether to try again after `error`."""
         if isinstance(error, UnreachableError) and error.unsent and not error.known:
             return False  # nobody was ever there: a wrong address, or no server
-        self._asked_s = error.extra.get("retry_after_s", 0.0) if isinstance(error, ProblemError) else 0.0
+        self._asked_s = (isinstance(error, ProblemError) and error.retry_after_s) or 0.0
         return time.monotonic() + max(self._pause_s, self._asked_s) < self._deadline_s
 
     def next_pause_s(self) -> float:
