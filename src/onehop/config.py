@@ -9,6 +9,7 @@ environment or a configuration file for a setting.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
@@ -21,6 +22,19 @@ CONFIG_FILE = "config.toml"
 LOG_LEVELS = ("debug", "info", "warning", "error")
 UID_RANGE = 65_536
 """Host uids reserved from `uid_base` on, one per sandbox (as root only)."""
+MASK = "***"
+NO_SETTINGS = frozenset(
+    {
+        "ONEHOP_CONFIG",
+        "ONEHOP_URL",
+        "ONEHOP_API_KEY",
+        "ONEHOP_CRASH_AT",
+        "ONEHOP_READY_FD",
+        "ONEHOP_GATEWAY_SPEC",
+        "ONEHOP_SUPERVISOR_SPEC",
+    }
+)
+"""Variables of onehop that are no settings: of clients, of tests, and between its own processes."""
 
 
 def _setting(
@@ -145,6 +159,17 @@ class Setting:
             return "true" if value else "false"
         return str(value)
 
+    def masked(self, value: Any) -> str:
+        """As `render`, for people's eyes and logs: no password and no key in it."""
+        text = self.render(value)
+        if self.name.rpartition("_")[2] in ("key", "token", "secret", "password"):
+            return MASK if text else ""
+        return re.sub(
+            r"(://[^/@\s]*?:)\S*(?=@)|([?&][^=&]*(?:password|secret|token)[^=&]*=)[^&]*",
+            rf"\1\2{MASK}",
+            text,
+        )
+
     def parse(self, raw: Any, source: str) -> Any:
         """The value for `raw`, text or TOML. Raises ConfigurationError naming setting and `source`."""
         try:
@@ -266,6 +291,24 @@ def load(flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] | No
             values[setting.name], sources[setting.name] = setting.default, "default"
     _check_together(values, sources)
     return Settings(**values, sources=sources)
+
+
+def unknown_variables(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Variables that look like settings and are none, each with the one that may be meant, or ""."""
+    known = [setting.variable for setting in SETTINGS]
+    names = sorted(
+        name
+        for name in (os.environ if environ is None else environ)
+        if name.startswith("ONEHOP_")
+        and not name.startswith("ONEHOP_TEST_")
+        and name not in NO_SETTINGS
+        and name not in known
+    )
+    if not names:
+        return {}
+    from difflib import get_close_matches
+
+    return {name: next(iter(get_close_matches(name, known, n=1, cutoff=0.8)), "") for name in names}
 
 
 def _check_together(values: dict[str, Any], sources: dict[str, str]) -> None:

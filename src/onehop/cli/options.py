@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Collection
 from typing import Any
 
@@ -36,9 +37,14 @@ def add_settings(parser: argparse.ArgumentParser, names: Collection[str] | None 
 def load(options: argparse.Namespace, **fixed: Any) -> config.Settings:
     """The settings from flags, environment and file; raises ConfigurationError.
 
+    A variable that is no setting is told on stderr and changes nothing: it may be another version's.
+
     Args:
         fixed: values that the command itself decides.
     """
+    for variable, meant in config.unknown_variables().items():
+        advice = f"; is {meant} meant?" if meant else "; onehop config lists all"
+        print(f"onehop: warning: the variable {variable} is no setting{advice}", file=sys.stderr)
     flags = {name: getattr(options, name, None) for name in ("config", *(s.name for s in config.SETTINGS))}
     return config.load(flags | fixed)
 
