@@ -86,6 +86,18 @@ class DisplayHook(BaseDisplayHook):
 
     shell: Shell
     pending: dict[str, str | bytes] | None = None
+    says_quiet = True
+    """False when the running cell has no `;` that could keep its value from being shown."""
+
+    def quiet(self) -> bool:
+        return self.says_quiet and bool(super().quiet())
+
+    def update_user_ns(self, result: Any) -> None:
+        if not self.shell.cells.keep(result):
+            super().update_user_ns(result)
+
+    def log_output(self, format_dict: dict[str, Any]) -> None:
+        pass  # IPython would keep every output for ever, pictures too
 
     def write_output_prompt(self) -> None:
         pass
@@ -99,6 +111,8 @@ class DisplayHook(BaseDisplayHook):
         return super().compute_format_data(result)
 
     def write_format_data(self, format_dict: dict[str, Any], md_dict: dict[str, Any] | None = None) -> None:
+        if self.pending and self.shell.channel is not None:
+            self.shell.channel.display(self.pending)  # a cell that shows all its values, not only the last
         self.pending = bundle(format_dict)
 
     def finish_displayhook(self) -> None:

@@ -25,6 +25,7 @@ from onehop.kernel import failures, interrupts, rehearsal
 from onehop.kernel import shell as shell_module
 from onehop.protocol import Done, Execute, Kind, Result
 
+READ_BYTES = 16_384
 _HIDDEN_VARIABLES = ("GLIBC_TUNABLES", "PYTHONMALLOC", "LD_PRELOAD")
 _shell: shell_module.Shell | None = None
 _stdin: io.TextIOWrapper | None = None
@@ -83,6 +84,7 @@ class Channel:
         self.socket = socket.socket(fileno=fd)
         self.execution = 0
         self._held = b""
+        self._received = b""
         self.left = False
         """True in a process that user code forked: it has no say on the channel."""
 
@@ -97,20 +99,21 @@ class Channel:
 
     def receive(self) -> tuple[int, int, bytes]:
         """The next frame. Raises EOFError when the supervisor has closed the channel."""
-        length, kind, execution = protocol.HEADER.unpack(self._exactly(protocol.HEADER_BYTES))
-        return kind, execution, self._exactly(length)
+        buffer = self._received
+        while len(buffer) < protocol.HEADER_BYTES:
+            buffer += self._more(READ_BYTES)
+        length, kind, execution = protocol.HEADER.unpack_from(buffer)
+        end = protocol.HEADER_BYTES + length
+        while len(buffer) < end:
+            buffer += self._more(max(READ_BYTES, end - len(buffer)))
+        self._received = buffer[end:]
+        return kind, execution, buffer[protocol.HEADER_BYTES : end]
 
-    def _exactly(self, count: int) -> bytes:
-        data = self.socket.recv(count) if count else b""
-        if len(data) == count:
-            return data
-        parts = bytearray(data)
-        while len(parts) < count:
-            part = self.socket.recv(count - len(parts))
-            if not part:
-                raise EOFError
-            parts += part
-        return bytes(parts)
+    def _more(self, count: int) -> bytes:
+        part = self.socket.recv(count)
+        if not part:
+            raise EOFError
+        return part
 
     def display(self, data: dict[str, str | bytes], *, final: bool = False) -> None:
         """Sends something displayed, in order with the text: what was printed before comes before it."""

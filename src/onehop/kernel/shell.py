@@ -26,6 +26,7 @@ from traitlets import Type
 from traitlets.config import Config
 
 from onehop.kernel import charts, display, failures, figures, interrupts, magics
+from onehop.kernel.cells import PlainCells
 from onehop.kernel.shortcuts import Shortcuts
 
 if TYPE_CHECKING:
@@ -51,10 +52,17 @@ class Shell(InteractiveShell):
         display_formatter: Any
         display_pub: Any
         configurables: Any
+        events: Any
+        history_manager: Any
+        compile: Any
+        ast_transformers: Any
+        custom_exceptions: Any
+        last_execution_succeeded: bool
         register_magic_function: Any
 
     channel: Channel | None = None
     shortcuts: Shortcuts
+    cells: PlainCells
     loop: asyncio.AbstractEventLoop | None = None
     _formatting_raises = False
     _problem: Any = None
@@ -88,8 +96,12 @@ class Shell(InteractiveShell):
         error: BaseException | None
         try:
             with interrupts.armed():
-                result = self._run_source(code, store_history)
-            error = result.error_before_exec or result.error_in_exec or self._reported
+                if self.shortcuts.is_plain(code) and self.cells.take(code):
+                    plain = code if code.endswith("\n") else code + "\n"
+                    error = self.cells.run(plain, store_history=store_history) or self._reported
+                else:
+                    result = self._run_source(code, store_history)
+                    error = result.error_before_exec or result.error_in_exec or self._reported
         except KeyboardInterrupt as interrupt:  # it came while IPython's own code ran
             error = interrupt
         try:
@@ -272,8 +284,11 @@ def create() -> Shell:
     threading.excepthook = _thread_failed
     for name in ("exit", "quit"):
         setattr(builtins, name, _leave)
+    # IPython has it there while a cell runs; modules of the user's may rely on it.
+    vars(builtins)["get_ipython"] = shell.get_ipython
     vars(interactiveshell)["warn"] = _warn
     shell.shortcuts = Shortcuts(shell)
+    shell.cells = PlainCells(shell)
     return shell
 
 

@@ -29,8 +29,14 @@ class Shortcuts:
         self._shell = shell
         self._transformers = self._lists()
         self._counts = [len(part) for part in self._transformers]
-        self._formatters = list(shell.display_formatter.formatters.values())
-        self._printers = [self._registered(formatter) for formatter in self._formatters]
+        # IPython's traits are looked up once; who registers a printer adds to these very dictionaries.
+        self._printers = [
+            getattr(formatter, name)
+            for formatter in shell.display_formatter.formatters.values()
+            for name in ("type_printers", "deferred_printers", "singleton_printers")
+            if hasattr(formatter, name)
+        ]
+        self._registered = [len(printers) for printers in self._printers]
         self._plain = shell.display_formatter.formatters["text/plain"]
         self._plain_printer = dict(self._plain.type_printers)
 
@@ -42,10 +48,6 @@ class Shortcuts:
             manager.token_transformers,
             self._shell.input_transformers_post,
         ]
-
-    @staticmethod
-    def _registered(formatter: object) -> int:
-        return len(getattr(formatter, "type_printers", ())) + len(getattr(formatter, "deferred_printers", ()))
 
     def is_plain(self, code: str) -> bool:
         """Whether no transformer would change the cell."""
@@ -71,6 +73,6 @@ class Shortcuts:
             kind
         ):
             return None
-        if [self._registered(formatter) for formatter in self._formatters] != self._printers:
+        if [len(printers) for printers in self._printers] != self._registered:
             return None
         return text
