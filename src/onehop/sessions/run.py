@@ -51,8 +51,12 @@ _NO_USAGE = Usage(wall_ms=-1, cpu_ms=-1, peak_memory_bytes=-1)
 
 
 def new_id(prefix: str) -> str:
-    """A name with 256 random bits: whoever has it may use it."""
-    return f"{prefix}_{secrets.token_urlsafe(32)}"
+    """A name with 256 random bits: whoever has it may use it.
+
+    In front stand the milliseconds since 1970, so that names made one after the other lie side by side in
+    the database's index: a batch of results then writes a few of its pages instead of one each.
+    """
+    return f"{prefix}_{time.time_ns() // 1_000_000:011x}{secrets.token_urlsafe(32)}"
 
 
 class Text:
