@@ -113,6 +113,9 @@ class Settings:
     max_age_s: float = _limit(86400.0, "a session ends this long after its creation")
     pool_min: int = _limit(2, "fewest ready sandboxes kept per environment", minimum=0)
     pool_max: int = _limit(32, "most ready sandboxes kept per environment", minimum=0)
+    watchdog_s: float = _limit(
+        15.0, "a gateway whose loop has not turned for this long is started again; 0: never", minimum=0
+    )
     retention_days: float = _limit(7.0, "results and ended sessions are kept this long", minimum=0.001)
     retention_mb: int = _limit(2048, "most MiB of stored results; the oldest go first")
     stored_events_bytes: int = _limit(

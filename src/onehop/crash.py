@@ -24,6 +24,7 @@ POINTS = (
     "session-stored",
     "session-ending",  # marked as ended; its sandbox lives
     "session-gone",  # its sandbox is gone; the row may say nothing of it
+    "idempotency-claimed",  # committed; nothing has been begun for the key
     "file-half-written",
     "recovery-half-done",  # a new gateway dies while it takes over from the last one
 )

@@ -30,6 +30,7 @@ GRACE_S = 3
 KEEP_ALIVE_S = 75
 """Longer than the pools of common clients keep a connection: whoever closes first should be the client."""
 BACKLOG = 2048
+BEAT_S = 0.5
 
 log = logging.getLogger("onehop.api")
 
@@ -40,6 +41,7 @@ def serve(
     *,
     listener: socket.socket | None = None,
     on_ready: Callable[[str], None] | None = None,
+    on_beat: Callable[[], None] | None = None,
 ) -> int:
     """Serves until SIGTERM or SIGINT; returns the exit status.
 
@@ -47,12 +49,13 @@ def serve(
         supervisor_path: the supervisor's unix socket.
         listener: a bound socket, instead of the host and port of the settings.
         on_ready: called with the server's URL once it answers requests.
+        on_beat: called every BEAT_S seconds by the event loop, as a sign that it turns.
 
     Raises:
         ConfigurationError: the address is taken, or the database cannot be opened.
         EngineError: there is no supervisor.
     """
-    return uvloop.run(_serve(settings, supervisor_path, listener or listen(settings), on_ready))
+    return uvloop.run(_serve(settings, supervisor_path, listener or listen(settings), on_ready, on_beat))
 
 
 def listen(settings: Settings) -> socket.socket:
@@ -91,7 +94,11 @@ class _Server(uvicorn.Server):
 
 
 async def _serve(
-    settings: Settings, supervisor_path: str, listener: socket.socket, on_ready: Callable[[str], None] | None
+    settings: Settings,
+    supervisor_path: str,
+    listener: socket.socket,
+    on_ready: Callable[[str], None] | None,
+    on_beat: Callable[[], None] | None,
 ) -> int:
     with contextlib.closing(listener):
         client = await SupervisorClient.connect(supervisor_path)
@@ -99,7 +106,7 @@ async def _serve(
             store = Store.open(settings.database_url, settings.state)
             try:
                 engine = Engine(settings, client, store)
-                await _run(engine, settings, listener, on_ready)
+                await _run(engine, settings, listener, on_ready, on_beat)
             finally:
                 store.close()
             lost = engine.lost.is_set()
@@ -109,7 +116,11 @@ async def _serve(
 
 
 async def _run(
-    engine: Engine, settings: Settings, listener: socket.socket, on_ready: Callable[[str], None] | None
+    engine: Engine,
+    settings: Settings,
+    listener: socket.socket,
+    on_ready: Callable[[str], None] | None,
+    on_beat: Callable[[], None] | None,
 ) -> None:
     """Serves with the engine, and before it: /healthz answers while the supervisor is still starting."""
     server = _Server(
@@ -143,13 +154,22 @@ async def _run(
     async with asyncio.TaskGroup() as group:
         watcher = group.create_task(_stop_when_lost(engine, server))
         operator = group.create_task(operate())
+        pulse = group.create_task(_beat(on_beat)) if on_beat is not None else None
         await server.serve(sockets=[listener])
         watcher.cancel()
         served.set()
+        if pulse is not None:
+            pulse.cancel()
         if not engine.ready.is_set():
             operator.cancel()
     if failures and not engine.lost.is_set():
         raise failures[0]
+
+
+async def _beat(on_beat: Callable[[], None]) -> None:
+    while True:
+        on_beat()
+        await asyncio.sleep(BEAT_S)
 
 
 async def _stop_when_lost(engine: Engine, server: uvicorn.Server) -> None:

@@ -16,6 +16,9 @@ from onehop.jail import service
 
 SUPERVISOR_LOST_EXIT = 75
 """Tells the master that supervisor and gateway must be started again."""
+READY = b"ready"
+BEAT = b"beat"
+"""What it says to the master, a line each, besides the row: that it serves, and that its loop turns."""
 
 
 def main() -> int:
@@ -37,9 +40,13 @@ def _serve(spec: dict[str, Any], report: TextIO) -> int:
     from onehop import config
     from onehop.api.serve import EXIT_SUPERVISOR_LOST, serve
 
-    def say_ready(url: str) -> None:
-        print("ready", file=report, flush=True)
+    def say(word: bytes) -> None:
+        try:
+            os.write(report.fileno(), word + b"\n")
+        except BlockingIOError:
+            pass  # a master that does not listen must not stop us
 
+    os.set_blocking(report.fileno(), False)
     settings = config.load()
     logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s %(name)s %(message)s")
     if settings.log_level == "info":
@@ -47,7 +54,13 @@ def _serve(spec: dict[str, Any], report: TextIO) -> int:
             logging.getLogger(library).setLevel(logging.WARNING)
     listener = socket.socket(fileno=spec["listen_fd"])
     try:
-        code = serve(settings, spec["supervisor_path"], listener=listener, on_ready=say_ready)
+        code = serve(
+            settings,
+            spec["supervisor_path"],
+            listener=listener,
+            on_ready=lambda _: say(READY),
+            on_beat=lambda: say(BEAT),
+        )
     except EngineError:
         return SUPERVISOR_LOST_EXIT  # the master knows more about the supervisor than we do
     except OnehopError as error:

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from onehop.cli.engine import service_uid, supervisor_settings
-from onehop.cli.gateway import SUPERVISOR_LOST_EXIT
+from onehop.cli.gateway import BEAT, READY, SUPERVISOR_LOST_EXIT
 from onehop.config import Settings
 from onehop.errors import ConfigurationError, EngineError, OnehopError
 from onehop.jail import service
@@ -35,6 +35,7 @@ SUPERVISOR_STOP_S = 5.0
 SUPERVISOR_LOST_S = 2.0
 STEADY_S = 30.0
 """Who has run this long is started again without delay."""
+FIRST_DELAY_S = 0.1
 MAX_DELAY_S = 10.0
 PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "PYTHONDONTWRITEBYTECODE", "ONEHOP_CRASH_AT")
 """All that a gateway keeps of the caller's environment, besides the settings."""
@@ -142,7 +143,12 @@ class Gateway(Child):
     def __init__(self, process: subprocess.Popen[bytes], report_fd: int) -> None:
         super().__init__(process)
         self.report_fd = report_fd
+        self.serves = False
+        """It has said that it and its engine are ready."""
         self._said = b""
+        self._row = b""
+        self._heard_s = self.started_s
+        self._beats = False
 
     @classmethod
     def start(cls, settings: Settings, *, listener: socket.socket | None, supervisor: str) -> Gateway:
@@ -191,28 +197,34 @@ class Gateway(Child):
     def row(self, timeout_s: float = 10.0) -> Report:
         """Its line among the protections. Raises EngineError when it could not be confined."""
         deadline_s = time.monotonic() + timeout_s
-        while b"\n" not in self._said and self.report_fd >= 0 and time.monotonic() < deadline_s:
+        while not self._row and self.report_fd >= 0 and time.monotonic() < deadline_s:
             self.listen(deadline_s - time.monotonic())
-        line, _, _ = self._said.partition(b"\n")
-        if not line:
+        if not self._row:
             raise EngineError(f"the gateway did not start ({self.how()}); the lines above have the reason")
-        row: Report = json.loads(line)
+        row: Report = json.loads(self._row)
         if "error" in row:
             raise EngineError(row["error"])
         return row
-
-    def serves(self) -> bool:
-        """Whether it has said that it and its engine are ready."""
-        return self._said.endswith(b"\nready\n")
 
     def listen(self, timeout_s: float = 0.0) -> None:
         """Takes what it says on `report_fd`, which is -1 once it has said all."""
         if self.report_fd < 0 or not select.select([self.report_fd], [], [], max(0.0, timeout_s))[0]:
             return
         chunk = os.read(self.report_fd, 65536)
-        self._said += chunk
         if not chunk:
             self._hang_up()
+            return
+        self._heard_s = time.monotonic()
+        *lines, self._said = (self._said + chunk).split(b"\n")
+        for line in lines:
+            if not self._row:
+                self._row = line
+            self.serves = self.serves or line == READY
+            self._beats = self._beats or line == BEAT
+
+    def silent_s(self) -> float:
+        """Seconds since it last said that its loop turns; 0 before it said so for the first time."""
+        return time.monotonic() - self._heard_s if self._beats else 0.0
 
     def _hang_up(self) -> None:
         if self.report_fd >= 0:
@@ -339,23 +351,31 @@ class Master:
                 raise EngineError(
                     f"the gateway did not start ({gateway.how()}); the lines above have the reason"
                 )
-            if warm and gateway.serves():
+            if warm and gateway.serves:
                 return True
         return False
 
     def _watch(self, path: str, supervisor: Child, gateway: Gateway) -> None:
         """Until the supervisor ends or we are interrupted."""
-        delay_s = 0.0
+        delay_s, patience_s = 0.0, self._settings.watchdog_s
         while True:
-            wait(self._interrupts, supervisor, gateway)
+            reports = [gateway.report_fd] if gateway.report_fd >= 0 else []
+            wait(self._interrupts, supervisor, gateway, *reports, timeout_s=patience_s or None)
+            gateway.listen()
             if self._interrupts.asked() or supervisor.code is not None:
                 return
             if gateway.code is None:
+                if patience_s and gateway.silent_s() > patience_s:
+                    self._say(f"the gateway has not moved for {patience_s:g} s; ending it")
+                    gateway.process.kill()
+                    gateway.process.wait()
                 continue
             if gateway.code == SUPERVISOR_LOST_EXIT:
                 wait(supervisor, self._interrupts, timeout_s=SUPERVISOR_LOST_S)
                 return
-            delay_s = _next_delay(delay_s, time.monotonic() - gateway.started_s)
+            # One that served was no false start: what ended it came from outside, and clients wait.
+            lived_s = time.monotonic() - gateway.started_s
+            delay_s = FIRST_DELAY_S if gateway.serves else _next_delay(delay_s, lived_s)
             later = f" in {delay_s:g} s" if delay_s else ""
             self._say(f"the gateway ended ({gateway.how()}); starting it again{later}, all sessions live on")
             gateway.close()
@@ -368,4 +388,4 @@ def _ready(what: Readable | int) -> bool:
 
 
 def _next_delay(delay_s: float, lived_s: float) -> float:
-    return 0.0 if lived_s >= STEADY_S else min(MAX_DELAY_S, delay_s * 2 or 0.1)
+    return 0.0 if lived_s >= STEADY_S else min(MAX_DELAY_S, delay_s * 2 or FIRST_DELAY_S)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from onehop import errors
+from onehop.crash import reached
 from onehop.sessions.caller import Caller
 from onehop.sessions.tasks import Tasks
 from onehop.store import Claim, Store
@@ -86,6 +87,7 @@ class Claims:
                         "this Idempotency-Key was sent with another request; take a new one for a new request"
                     )
                 return Replay(found.made)
+            reached("idempotency-claimed")
             try:
                 return await begin()
             except BaseException:
