@@ -73,7 +73,7 @@ class Claims:
         for part in request:
             digest.update(b"%d:" % len(part))
             digest.update(part)
-        claim = Claim(caller.owner, key, digest.hexdigest(), made, time.time(), session)
+        claim = Claim(caller.owner, key, digest.hexdigest(), made, time.time(), session, caller.key)
         return await self._tasks.finish(self._once(place, claim, begin))
 
     async def _once(

@@ -28,6 +28,7 @@ class Claim:
         request: SHA-256 of what was asked for, in hex.
         made: id of the execution or session that comes of it.
         session: of the execution, if it has one.
+        asked_by: id of the API key of the request, empty without one.
     """
 
     owner: str
@@ -36,6 +37,7 @@ class Claim:
     made: str
     created_at: float
     session: str | None
+    asked_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,8 @@ class Finished:
     """An execution with its result.
 
     Args:
+        key: id of the key that asked for it, empty without one.
+        cpu_ms, memory_mb_s, tool_calls: what it used, 0 where that is not known.
         encode: gives the answer's document and the packed events; called on the writer's thread.
     """
 
@@ -53,6 +57,10 @@ class Finished:
     started_at: float
     ended_at: float
     encode: Callable[[], tuple[bytes, bytes]]
+    key: str = ""
+    cpu_ms: float = 0.0
+    memory_mb_s: float = 0.0
+    tool_calls: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,3 +74,42 @@ class StoredExecution:
     started_at: float
     document: bytes | None
     events: bytes | None
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRow:
+    """A key; nobody can make the key itself from it.
+
+    Args:
+        prefix: its first characters, by which people know it.
+        digest: SHA-256 of it, which needs no salt: the key has 160 random bits or more.
+        limits: a JSON document.
+        revision: larger than that of every change before.
+    """
+
+    id: str
+    name: str
+    owner: str
+    prefix: str
+    digest: bytes
+    scopes: tuple[str, ...]
+    limits: bytes
+    created_at: float
+    expires_at: float | None = None
+    revoked_at: float | None = None
+    last_used_at: float | None = None
+    revision: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class UsageRow:
+    """What was used in one period with one key."""
+
+    period: int
+    key: str
+    owner: str
+    executions: int
+    cpu_ms: float
+    memory_mb_s: float
+    tool_calls: int

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from pathlib import Path
@@ -14,9 +14,9 @@ from sqlalchemy import ColumnElement, Connection, select
 from sqlalchemy.exc import DBAPIError
 
 from onehop.errors import QuotaExceededError, UnavailableError
-from onehop.store import writer
+from onehop.store import keys, usage, writer
 from onehop.store.database import is_full, open_database
-from onehop.store.records import Claim, Finished, SessionRow, StoredExecution
+from onehop.store.records import Claim, Finished, KeyRow, SessionRow, StoredExecution, UsageRow
 from onehop.store.tables import executions, sessions
 
 T = TypeVar("T")
@@ -68,8 +68,10 @@ class Store:
 
     # --- executions ---------------------------------------------------------------------------------
 
-    def started(self, execution: str, owner: str, session: str | None, started_at: float) -> None:
-        self._writer.started(execution, owner, session, started_at)
+    def started(
+        self, execution: str, owner: str, session: str | None, started_at: float, key: str = ""
+    ) -> None:
+        self._writer.started(execution, owner, session, started_at, key)
         self._soon()
 
     def withdrawn(self, execution: str) -> None:
@@ -139,6 +141,41 @@ class Store:
         """Nothing came of it: the key is free again, and an execution that has not ended was never begun."""
         self._writer.job(self._writer.unclaim(claim))
         self._soon()
+
+    # --- keys and what was used with them -----------------------------------------------------------
+
+    def keys_now(self) -> list[KeyRow]:
+        """All keys, at once: for a gateway that does not serve yet."""
+        with self._engine.connect() as connection:
+            return keys.changed(connection, 0)
+
+    async def changed_keys(self, since: int) -> list[KeyRow]:
+        """Keys made or revoked after revision `since`."""
+        return await self._read(lambda connection: keys.changed(connection, since))
+
+    async def add_key(self, row: KeyRow) -> None:
+        """Returns when the row is committed. Raises QuotaExceededError, UnavailableError."""
+        await self._commit(lambda connection: keys.add(connection, row))
+
+    async def revoke_key(self, key: str) -> bool:
+        """Returns when that is committed; False when there is no such key, or it was revoked before."""
+        found: list[bool] = []
+        await self._commit(lambda connection: found.append(keys.revoke(connection, key)))
+        return found[-1]
+
+    def keys_used(self, times: Mapping[str, float]) -> None:
+        """When keys were used last, by id."""
+        self._writer.job(lambda connection: keys.used(connection, times))
+        self._soon()
+
+    async def usage(self, first: int, last: int, owner: str | None) -> list[UsageRow]:
+        """By day since 1970; see `onehop.store.usage.by_day`."""
+        return await self._read(lambda connection: usage.by_day(connection, first, last, owner))
+
+    def cpu_since(self, hour: int) -> list[tuple[int, str, float]]:
+        """Hour, key and CPU milliseconds from `hour` on, at once: for a gateway that does not serve yet."""
+        with self._engine.connect() as connection:
+            return usage.cpu_since(connection, hour)
 
     # --- both ---------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Column, Float, Index, Integer, LargeBinary, MetaData, String, Table
+from sqlalchemy import BigInteger, Column, Float, Index, Integer, LargeBinary, MetaData, String, Table
 
 metadata = MetaData()
 
@@ -32,6 +32,7 @@ executions = Table(
     Column("document", LargeBinary, nullable=True),
     Column("events", LargeBinary, nullable=True),
     Column("stored_bytes", Integer, nullable=False),
+    Column("key", String(64), nullable=False, server_default=""),
     Index("executions_started_at", "started_at"),
     Index("executions_status", "status"),
 )
@@ -47,3 +48,35 @@ idempotency = Table(
     Index("idempotency_created_at", "created_at"),
 )
 """`request`: SHA-256 of what was asked for; `made`: id of the execution or session that came of it."""
+
+keys = Table(
+    "keys",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("name", String(255), nullable=False),
+    Column("owner", String(64), nullable=False),
+    Column("prefix", String(16), nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    Column("scopes", String(255), nullable=False),
+    Column("limits", LargeBinary, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("expires_at", Float, nullable=True),
+    Column("revoked_at", Float, nullable=True),
+    Column("last_used_at", Float, nullable=True),
+    Column("revision", Integer, nullable=False),
+    Index("keys_revision", "revision", unique=True),
+)
+"""`revision` grows with every key that is made or revoked, so a gateway asks for what is new only. Rows stay."""
+
+usage = Table(
+    "usage",
+    metadata,
+    Column("hour", Integer, primary_key=True, autoincrement=False),
+    Column("key", String(64), primary_key=True),
+    Column("owner", String(64), primary_key=True),
+    Column("executions", BigInteger, nullable=False),
+    Column("cpu_ms", Float, nullable=False),
+    Column("memory_mb_s", Float, nullable=False),
+    Column("tool_calls", BigInteger, nullable=False),
+)
+"""`hour`: hours since 1970, UTC, of the executions' ends."""

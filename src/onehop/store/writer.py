@@ -29,6 +29,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError
 
 from onehop.crash import reached
+from onehop.store import usage
 from onehop.store.database import is_full
 from onehop.store.records import Claim, Finished, SessionRow
 from onehop.store.tables import executions, idempotency, sessions
@@ -75,8 +76,8 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
 
-    def started(self, execution: str, owner: str, session: str | None, started_at: float) -> None:
-        row = {"id": execution, "owner": owner, "session": session, "started_at": started_at}
+    def started(self, execution: str, owner: str, session: str | None, started_at: float, key: str) -> None:
+        row = {"id": execution, "owner": owner, "session": session, "started_at": started_at, "key": key}
         self._queue.append(("started", row))
 
     def withdrawn(self, execution: str) -> None:
@@ -112,7 +113,12 @@ class Writer:
                 )
             )
             if claim.made.startswith("exe_"):
-                started = {"id": claim.made, "owner": claim.owner, "session": claim.session}
+                started = {
+                    "id": claim.made,
+                    "owner": claim.owner,
+                    "session": claim.session,
+                    "key": claim.asked_by,
+                }
                 connection.execute(
                     insert(executions).values(
                         **started, started_at=claim.created_at, status="running", stored_bytes=0
@@ -215,20 +221,22 @@ class Writer:
         for record in batch.finished.values():
             row = _row(record)
             if record.id in self._in_database:
-                updates.append({"key": record.id, **{name: row[name] for name in _RESULT}})
+                updates.append({"execution": record.id, **{name: row[name] for name in _RESULT}})
             else:
                 inserts.append(row)
         if inserts:
             connection.execute(insert(executions), inserts)
         if updates:
             connection.execute(_UPDATE, updates)
+        if batch.finished:
+            usage.count(connection, batch.finished.values())
         return list(batch.finished)
 
 
-_RESULT = ("status", "ended_at", "document", "events", "stored_bytes")
+_RESULT = ("status", "ended_at", "document", "events", "stored_bytes", "key")
 _UPDATE = (
     update(executions)
-    .where(executions.c.id == bindparam("key"))
+    .where(executions.c.id == bindparam("execution"))
     .values({name: bindparam(name) for name in _RESULT})
 )
 
@@ -245,6 +253,7 @@ def _row(record: Finished) -> dict[str, Any]:
         "document": document,
         "events": events,
         "stored_bytes": len(document) + len(events),
+        "key": record.key,
     }
 
 
