@@ -61,7 +61,7 @@ class Settings:
         Path("~/.local/share/onehop"), "folder of the state, the environments and config.toml"
     )
     host: str = _setting(
-        "127.0.0.1", "address to listen on; only loopback addresses as long as there are no keys"
+        "127.0.0.1", "address to listen on; one that is no loopback address needs a key first"
     )
     port: int = _limit(8000, "port to listen on; 0 takes a free one", minimum=0, maximum=65535)
     allowed_hosts: tuple[str, ...] = _setting(
@@ -116,6 +116,10 @@ class Settings:
     watchdog_s: float = _limit(
         15.0, "a gateway whose loop has not turned for this long is started again; 0: never", minimum=0
     )
+    price_per_execution: float = _limit(0.0, "what an execution costs, in `currency`", minimum=0)
+    price_per_cpu_hour: float = _limit(0.0, "what an hour of CPU time costs", minimum=0)
+    price_per_gb_hour: float = _limit(0.0, "what a GiB of memory costs, used for an hour", minimum=0)
+    currency: str = _setting("", "currency of the prices, as EUR; empty: usage has no cost")
     retention_days: float = _limit(7.0, "results and ended sessions are kept this long", minimum=0.001)
     retention_mb: int = _limit(2048, "most MiB of stored results; the oldest go first")
     stored_events_bytes: int = _limit(
@@ -321,11 +325,6 @@ def _check_together(values: dict[str, Any], sources: dict[str, str]) -> None:
                 f"{low} (from {sources[low]}) is {values[low]}, more than {high} (from {sources[high]}), "
                 f"which is {values[high]}"
             )
-    if not _is_loopback(values["host"]):
-        raise ConfigurationError(
-            f"host (from {sources['host']}): {values['host']!r} is not a loopback address; without keys "
-            "anybody who reaches it could run code, so onehop listens on 127.0.0.1, ::1 or localhost only"
-        )
     for origin in values["allowed_origins"]:
         scheme, separator, rest = origin.partition("://")
         if scheme not in ("http", "https") or not separator or not rest or "/" in rest:
@@ -334,7 +333,8 @@ def _check_together(values: dict[str, Any], sources: dict[str, str]) -> None:
             )
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Only this machine can reach a server that listens there."""
     if host in ("localhost", "::1"):
         return True
     parts = host.split(".")

@@ -240,6 +240,7 @@ PROBLEMS: tuple[type[ProblemError], ...] = (
     SessionNotFoundError,
     ExecutionNotFoundError,
     FileNotFoundInWorkspaceError,
+    KeyNotFoundError,
     MethodNotAllowedError,
     ConflictError,
     SessionBusyError,

@@ -13,7 +13,7 @@ import pytest
 
 from onehop import errors, sessions
 from onehop.api import docs
-from onehop.sessions import answers
+from onehop.sessions import answers, keys, usage
 
 
 @pytest.fixture
@@ -37,6 +37,10 @@ ROUTES = {
     "DELETE /api/sessions/{session_id}/files/{path}",
     "GET /api/executions/{execution_id}",
     "GET /api/executions/{execution_id}/events",
+    "GET /api/keys",
+    "POST /api/keys",
+    "DELETE /api/keys/{key_id}",
+    "GET /api/usage",
     "GET /healthz",
     "GET /api/info",
 }
@@ -71,7 +75,9 @@ def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
 
 
 def test_every_example_fits_its_schema(document: dict[str, Any]) -> None:
-    types = {name: getattr(module, name) for module in (answers, sessions) for name in dir(module)}
+    types = {
+        name: getattr(module, name) for module in (answers, sessions, keys, usage) for name in dir(module)
+    }
     seen = 0
     for _, operation in operations(document):
         bodies = [operation.get("requestBody", {}), *operation["responses"].values()]

@@ -16,9 +16,11 @@ from starlette.types import Receive, Scope, Send
 from onehop import __version__
 from onehop.api import docs, openapi
 from onehop.api.asgi import Call, encode_json, problem_body
+from onehop.api.authentication import Authentication
 from onehop.api.executions import Executions
 from onehop.api.files import Files
 from onehop.api.guard import Guard
+from onehop.api.keys import Keys
 from onehop.api.resources import PUBLIC, Operation, Resource
 from onehop.api.service import Service
 from onehop.api.sessions import Sessions
@@ -50,10 +52,10 @@ class App(FastAPI):
             *Executions(engine).operations(),
             *Sessions(engine).operations(),
             *Files(engine).operations(),
+            *Keys(engine).operations(),
             *Service(engine).operations(),
         ]
         self._engine = engine
-        self._guard = Guard(self._route, settings)
         description = encode_json(openapi.document(self.operations, settings))
 
         async def describe(call: Call) -> None:
@@ -63,7 +65,10 @@ class App(FastAPI):
             Operation("GET", path, handler, "", "", "", scope=PUBLIC)
             for path, handler in {**docs.PAGES, "/openapi.json": describe}.items()
         ]
-        self._native = _routes([*self.operations, *pages])
+        everything = [*self.operations, *pages]
+        self._native = _routes(everything)
+        public = {one.path.partition("{")[0] for one in everything if one.scope == PUBLIC}
+        self._guard = Guard(self._route, settings, Authentication(engine.keyring, public))
         self.add_exception_handler(HTTPException, _not_found)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

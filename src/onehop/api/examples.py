@@ -9,6 +9,47 @@ EXECUTE_ONCE: dict[str, Any] = {
     "files": {"sales.csv": "region,amount\nnorth,3\nsouth,4\nnorth,5\n"},
     "timeout_s": 30,
 }
+A_KEY = "oh_3q2hV8vYkzqXWJ7jH3mXoXn1y3u5VbQm3m8d1t9yK2s"
+KEY_REQUEST: dict[str, Any] = {
+    "name": "research assistant",
+    "scopes": ["execute"],
+    "expires_in_s": 7_776_000,
+    "limits": {"max_sessions": 5, "executions_per_minute": 120, "cpu_s_per_hour": 600},
+}
+KEY: dict[str, Any] = {
+    "id": "key_5f0c1d2e3a4b5968",
+    "name": "research assistant",
+    "owner": "key_5f0c1d2e3a4b5968",
+    "prefix": "oh_3q2hV",
+    "state": "active",
+    "scopes": ["execute"],
+    "limits": {
+        "max_sessions": 5,
+        "executions_per_minute": 120,
+        "cpu_s_per_hour": 600,
+        "max_memory_mb": None,
+        "max_workspace_mb": None,
+    },
+    "created_at": "2026-11-22T12:00:00.000Z",
+    "expires_at": "2027-02-20T12:00:00.000Z",
+    "revoked_at": None,
+    "last_used_at": None,
+}
+USAGE: dict[str, Any] = {
+    "usage": [
+        {
+            "day": "2026-11-22",
+            "key": "key_5f0c1d2e3a4b5968",
+            "owner": "key_5f0c1d2e3a4b5968",
+            "executions": 120,
+            "cpu_s": 31.5,
+            "memory_mb_s": 4210.0,
+            "tool_calls": 0,
+            "cost": 0.012,
+        }
+    ],
+    "currency": "EUR",
+}
 EXECUTE: dict[str, Any] = {"code": "total = sum(range(10))\ntotal"}
 ISOLATION = {"level": "process", "memory": "cgroup", "pids": "cgroup", "network": "none"}
 ANSWER: dict[str, Any] = {

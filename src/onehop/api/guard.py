@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from onehop.api.asgi import Call, Header
+from onehop.api.authentication import Authentication
 from onehop.config import Settings
 from onehop.errors import ForbiddenOriginError, InternalError, ProblemError
 
@@ -40,8 +41,9 @@ log = logging.getLogger("onehop.api")
 class Guard:
     """ASGI middleware."""
 
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, authentication: Authentication) -> None:
         self._app = app
+        self._authentication = authentication
         # A name for the log, no secret: one random part per process saves a system call per request.
         self._prefix = f"req_{secrets.token_hex(6)}_"
         self._numbers = itertools.count(1)
@@ -75,6 +77,7 @@ class Guard:
             if sharing is not SAME_ORIGIN and scope["type"] == "http" and scope["method"] == "OPTIONS":
                 await _preflight(call)
                 return
+            self._authentication.take(scope)
             await self._app(scope, receive, guarded)
         except ClientDisconnect:
             log.debug("%s: the client went away", request_id)

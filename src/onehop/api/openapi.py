@@ -62,6 +62,7 @@ PROBLEM_SCHEMA: dict[str, Any] = {
 PARAMETERS = {
     "session_id": "Id of a session (`ses_…`).",
     "execution_id": "Id of an execution (`exe_…`).",
+    "key_id": "Id of a key (`key_…`), not the key itself.",
     "path": "Path of a file in the workspace; it may contain slashes.",
 }
 
@@ -80,7 +81,7 @@ def document(operations: list[Operation], settings: Settings) -> dict[str, Any]:
             "summary": "Runs AI-written Python in warm, jailed sessions.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
-        "tags": [{"name": name} for name in ("Executions", "Sessions", "Files", "Server")],
+        "tags": [{"name": name} for name in ("Executions", "Sessions", "Files", "Keys", "Server")],
         "paths": paths,
         "components": {"schemas": _schemas(operations, settings), "securitySchemes": SECURITY},
     }

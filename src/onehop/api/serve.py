@@ -17,7 +17,7 @@ import uvloop
 from onehop import config
 from onehop.api.app import create_app
 from onehop.api.cork import CorkedProtocol
-from onehop.config import Settings
+from onehop.config import Settings, is_loopback
 from onehop.errors import ConfigurationError, EngineError, OnehopError
 from onehop.sessions import Engine
 from onehop.store import Store
@@ -52,10 +52,19 @@ def serve(
         on_beat: called every BEAT_S seconds by the event loop, as a sign that it turns.
 
     Raises:
-        ConfigurationError: the address is taken, or the database cannot be opened.
+        ConfigurationError: the address is taken, or no loopback address and there is no key, or the
+            database cannot be opened.
         EngineError: there is no supervisor.
     """
-    return uvloop.run(_serve(settings, supervisor_path, listener or listen(settings), on_ready, on_beat))
+    return uvloop.run(_serve(settings, supervisor_path, listener, on_ready, on_beat))
+
+
+def keyless(settings: Settings) -> ConfigurationError:
+    """Why nobody listens on an address that others can reach."""
+    return ConfigurationError(
+        f"host (from {settings.sources.get('host', 'default')}): {settings.host!r} is not a loopback address, "
+        "and without a key anybody who reaches it could run code; make one first: onehop keys create"
+    )
 
 
 def listen(settings: Settings) -> socket.socket:
@@ -96,22 +105,25 @@ class _Server(uvicorn.Server):
 async def _serve(
     settings: Settings,
     supervisor_path: str,
-    listener: socket.socket,
+    listener: socket.socket | None,
     on_ready: Callable[[str], None] | None,
     on_beat: Callable[[], None] | None,
 ) -> int:
-    with contextlib.closing(listener):
+    async with contextlib.AsyncExitStack() as stack:
+        if listener is not None:
+            stack.callback(listener.close)
         client = await SupervisorClient.connect(supervisor_path)
-        try:
-            store = Store.open(settings.database_url, settings.state)
-            try:
-                engine = Engine(settings, client, store)
-                await _run(engine, settings, listener, on_ready, on_beat)
-            finally:
-                store.close()
-            lost = engine.lost.is_set()
-        finally:
-            await client.close()
+        stack.push_async_callback(client.close)
+        store = Store.open(settings.database_url, settings.state)
+        stack.callback(store.close)
+        engine = Engine(settings, client, store)
+        if listener is None:
+            if not is_loopback(settings.host) and not engine.keyring.usable:
+                raise keyless(settings)
+            listener = listen(settings)
+            stack.callback(listener.close)
+        await _run(engine, settings, listener, on_ready, on_beat)
+        lost = engine.lost.is_set()
     return EXIT_SUPERVISOR_LOST if lost else 0
 
 

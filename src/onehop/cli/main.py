@@ -20,6 +20,7 @@ COMMANDS = {
     "serve": "serve the API on this machine",
     "run": "run a file or a piece of code and fetch what it made",
     "config": "print the effective settings and where each came from",
+    "keys": "make, list and revoke API keys",
     "doctor": "say which protections this machine gives, and how to get the missing ones",
 }
 USAGE_EXIT = 2

@@ -9,8 +9,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
+import json
 import os
 import shlex
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -18,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from onehop import __version__
 from onehop.cli import engine, options
-from onehop.config import Settings
+from onehop.config import Settings, is_loopback
 from onehop.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -38,6 +40,8 @@ def main(arguments: argparse.Namespace) -> int:
     settings = options.load(arguments)
     from onehop.cli import processes
 
+    if not is_loopback(settings.host):
+        _check_key(settings)
     with _only_server(settings), processes.listen(settings.host, settings.port) as listener:
         built = engine.environment(settings, _say)
 
@@ -48,6 +52,25 @@ def main(arguments: argparse.Namespace) -> int:
         processes.Master(settings, environments, listener, show=show, say=_say).run()
     _say("ended")
     return 0
+
+
+def _check_key(settings: Settings) -> None:
+    """Raises ConfigurationError unless there is a key, before anything listens where others can reach it."""
+    # In a process of its own, which becomes the service user for it: the database is none of root's business.
+    done = subprocess.run(
+        [sys.executable, "-m", "onehop.cli.main", "keys", "list", "--json"],
+        env=os.environ | settings.environ() | {"ONEHOP_CONFIG": os.devnull},
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode != 0:
+        raise ConfigurationError(done.stderr.strip().removeprefix("onehop: ") or "the keys cannot be read")
+    if all(key["state"] == "revoked" for key in json.loads(done.stdout)["keys"]):
+        home = f" --home {shlex.quote(str(settings.home))}" if settings.sources["home"] != "default" else ""
+        raise ConfigurationError(
+            f"host (from {settings.sources['host']}): {settings.host!r} is not a loopback address, and without "
+            f"a key anybody who reaches it could run code; make one first: onehop keys create{home}"
+        )
 
 
 @contextlib.contextmanager

@@ -51,5 +51,16 @@ class Caller:
     limits: Limits = NO_LIMITS
 
 
+def label(caller: Caller) -> str:
+    """Owner and key as one text, for what remembers a single one; no owner's name holds a slash."""
+    return f"{caller.owner}/{caller.key}" if caller.key else caller.owner
+
+
+def parsed_label(text: str) -> tuple[str, str]:
+    """Owner and key of a `label`."""
+    owner, _, key = text.partition("/")
+    return owner, key
+
+
 LOCAL = Caller()
 """Everybody, as long as there are no keys; also whoever runs an engine in a process of their own."""

@@ -11,16 +11,18 @@ import time
 from typing import Any
 
 from onehop import errors
-from onehop.config import MIB, Settings
+from onehop.config import MIB, Settings, is_loopback
 from onehop.sessions.claims import Claims
 from onehop.sessions.executions import Executions
 from onehop.sessions.journal import Journal
+from onehop.sessions.keyring import Keyring
 from onehop.sessions.lifetimes import Lifetimes
+from onehop.sessions.quotas import Quotas
 from onehop.sessions.recovery import Recovery
 from onehop.sessions.registry import Registry, unavailable
 from onehop.sessions.tasks import Tasks
 from onehop.sessions.transfers import Transfers
-from onehop.store import Store
+from onehop.store import Store, UsageRow
 from onehop.supervisor.client import SupervisorClient
 
 PRUNE_S = 600.0
@@ -34,6 +36,7 @@ class Engine:
         executions: code in sessions and alone.
         files: of the sessions' workspaces.
         claims: idempotency keys.
+        keyring: API keys.
         ready: set once it has been entered; before that the supervisor may still be starting.
         lost: set when the supervisor is gone; nothing works any more then.
     """
@@ -45,11 +48,15 @@ class Engine:
         self._client = client
         self._store = store
         self._tasks = Tasks()
-        self._journal = Journal(settings, client, store)
-        self._registry = Registry(client, store)
+        self.keyring = Keyring(store, always=not is_loopback(settings.host))
+        self._quotas = Quotas(store)
+        self._journal = Journal(settings, client, store, self._quotas)
+        self._registry = Registry(client, store, self._quotas)
         self.claims = Claims(store, self._tasks)
-        self.sessions = Lifetimes(settings, client, store, self._registry, self._tasks)
-        self.executions = Executions(settings, client, self._registry, self._journal, self._tasks)
+        self.sessions = Lifetimes(settings, client, store, self._registry, self._tasks, self._quotas)
+        self.executions = Executions(
+            settings, client, self._registry, self._journal, self._tasks, self._quotas
+        )
         self.files = Transfers(settings, client, self._registry)
 
     async def __aenter__(self) -> Engine:
@@ -61,6 +68,7 @@ class Engine:
             raise
         self._tasks.spawn(self.sessions.reap())
         self._tasks.spawn(self._prune())
+        self._tasks.spawn(self.keyring.watch())
         self.ready.set()
         return self
 
@@ -68,6 +76,7 @@ class Engine:
         await self._tasks.__aexit__()
         for session in self._registry.live.values():
             session.close_porter()
+        self.keyring.write_used()
         self._journal.close()
 
     async def wait_ready(self) -> None:
@@ -88,6 +97,10 @@ class Engine:
         except errors.EngineError as error:
             raise unavailable() from error
 
+    async def usage(self, first: int, last: int, owner: str | None) -> list[UsageRow]:
+        """Sums by day since 1970, from `first` to `last`, of one owner or (None) of all."""
+        return await self._store.usage(first, last, owner)
+
     def statistics(self) -> dict[str, int]:
         return {"sessions": len(self._registry.live), **self._journal.statistics()}
 
@@ -102,6 +115,8 @@ class Engine:
         )
         alive, lost = await recovery.run()
         self._registry.live.update((session.id, session) for session in alive)
+        for session in alive:
+            self._quotas.resumed(session.settings.key)
         recovery.hand_over()
         for row, reason in lost:
             self._registry.remember_end(row.id, row.owner, reason)

@@ -19,6 +19,7 @@ from onehop.sessions.answers import Answer, FileInfo
 from onehop.sessions.caller import LOCAL, Caller
 from onehop.sessions.journal import Journal
 from onehop.sessions.once import OneShots
+from onehop.sessions.quotas import Quotas
 from onehop.sessions.recovery import follow
 from onehop.sessions.registry import Registry, unavailable
 from onehop.sessions.requests import ExecuteOnceRequest, ExecuteRequest
@@ -43,13 +44,15 @@ class Executions:
         registry: Registry,
         journal: Journal,
         tasks: Tasks,
+        quotas: Quotas,
     ) -> None:
         self._settings = settings
         self._client = client
         self._registry = registry
         self._journal = journal
         self._tasks = tasks
-        self._one_shots = OneShots(settings, client, journal, tasks)
+        self._quotas = quotas
+        self._one_shots = OneShots(settings, client, journal, tasks, quotas)
 
     async def start(
         self, session_id: str, request: ExecuteRequest, caller: Caller = LOCAL, *, name: str = ""
@@ -62,6 +65,7 @@ class Executions:
         Raises:
             SessionNotFoundError, SessionEndedError, SessionBusyError: the session cannot take it.
             InvalidRequestError, TooLargeError, QuotaExceededError: the request cannot be run as asked.
+            TooManyError: the key is over a limit.
             UnavailableError: the supervisor or the database is lost.
         """
         registry = self._registry
@@ -84,10 +88,12 @@ class Executions:
                 "another execution is running in this session; wait for its end or interrupt it",
                 execution=before.id,
             )
+        self._quotas.admit(caller, spec)
         run = session.runs[context] = Run(
             spec.id,
             session.id,
             owner=session.owner,
+            key=caller.key,
             context=context,
             on_violation=self.violated,
             sandbox=session.sandbox,

@@ -7,13 +7,15 @@ it is acknowledged, and it is acknowledged only when its result is committed.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 
-from onehop.config import Settings
+from onehop.config import MIB, Settings
 from onehop.crash import reached
 from onehop.errors import EngineError, ExecutionNotFoundError
 from onehop.sessions.answers import Answer
 from onehop.sessions.caller import Caller
+from onehop.sessions.quotas import Quotas
 from onehop.sessions.run import EncodedEvent, Run, read_stored
 from onehop.store import Finished, Store, StoredExecution
 from onehop.supervisor.client import SupervisorClient
@@ -23,10 +25,13 @@ _NO_EVENTS = b"\x90"
 
 
 class Journal:
-    def __init__(self, settings: Settings, client: SupervisorClient, store: Store) -> None:
+    def __init__(self, settings: Settings, client: SupervisorClient, store: Store, quotas: Quotas) -> None:
         self._settings = settings
         self._client = client
         self._store = store
+        self._quotas = quotas
+        self.outcomes: Counter[str] = Counter()
+        """Ends of executions by status, since this gateway started."""
         self._runs: dict[str, Run] = {}
         store.on_stored = self._stored
 
@@ -36,7 +41,7 @@ class Journal:
     def began(self, run: Run) -> None:
         """To be called before the supervisor is asked to start it."""
         self._runs[run.id] = run
-        self._store.started(run.id, run.owner, run.session, run.started_at)
+        self._store.started(run.id, run.owner, run.session, run.started_at, run.key)
 
     def resumed(self, run: Run) -> None:
         """It began under an earlier gateway."""
@@ -52,6 +57,11 @@ class Journal:
         assert run.end is not None
         reached("answer-complete")
         limit_bytes = self._settings.stored_events_bytes
+        usage = run.end.usage
+        # -1 where it is not known, as of an outcome that was lost
+        cpu_ms, wall_s = max(0.0, usage.cpu_ms), max(0.0, usage.wall_ms) / 1000
+        self.outcomes[run.end.status] += 1
+        self._quotas.charge(run.key, cpu_ms)
         self._store.finished(
             Finished(
                 run.id,
@@ -61,6 +71,9 @@ class Journal:
                 run.started_at,
                 run.ended_at,
                 lambda: run.encoded(limit_bytes),
+                run.key,
+                cpu_ms,
+                max(0, usage.peak_memory_bytes) / MIB * wall_s,
             )
         )
 

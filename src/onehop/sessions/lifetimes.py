@@ -11,6 +11,7 @@ from onehop.crash import reached
 from onehop.sessions import requests
 from onehop.sessions.answers import SessionInfo
 from onehop.sessions.caller import LOCAL, Caller
+from onehop.sessions.quotas import Quotas
 from onehop.sessions.registry import Registry, unavailable
 from onehop.sessions.requests import SessionChange, SessionRequest
 from onehop.sessions.run import new_id
@@ -27,13 +28,20 @@ class Lifetimes:
     """Methods raise ProblemError and its subclasses only."""
 
     def __init__(
-        self, settings: Settings, client: SupervisorClient, store: Store, registry: Registry, tasks: Tasks
+        self,
+        settings: Settings,
+        client: SupervisorClient,
+        store: Store,
+        registry: Registry,
+        tasks: Tasks,
+        quotas: Quotas,
     ) -> None:
         self._settings = settings
         self._client = client
         self._store = store
         self._registry = registry
         self._tasks = tasks
+        self._quotas = quotas
         self._creating = 0
 
     async def create(self, request: SessionRequest, caller: Caller = LOCAL, *, name: str = "") -> SessionInfo:
@@ -47,14 +55,18 @@ class Lifetimes:
         """
         self._registry.check_open()
         name = name or new_id("ses")
-        spec = requests.sandbox_spec(request, self._settings, owner=name, one_shot=False)
+        spec = requests.sandbox_spec(
+            request, self._settings, owner=name, one_shot=False, limits=caller.limits
+        )
         settings = StoredSettings(limits_of(spec), *requests.lifetime(request, self._settings))
+        settings.key = caller.key
         settings.pinned = request.pinned
         settings.metadata = requests.metadata(request.metadata, self._settings)
         if len(self._registry.live) + self._creating >= self._settings.max_sessions:
             raise errors.TooManyError(
                 f"there are {self._settings.max_sessions} sessions already, the most allowed"
             )
+        self._quotas.take_sandbox(caller)
         self._creating += 1
         try:
             return (await self._tasks.finish(self._create(name, spec, settings, caller.owner))).info()
@@ -74,6 +86,9 @@ class Lifetimes:
             reached("session-stored")
             self._registry.live[name] = session
             return session
+        except BaseException:
+            self._quotas.release(settings.key)
+            raise
         finally:
             self._creating -= 1
 

@@ -11,8 +11,9 @@ from onehop.errors import EngineError, OnehopError, TooManyError
 from onehop.protocol import Entry
 from onehop.sessions import files, requests
 from onehop.sessions.answers import FileInfo
-from onehop.sessions.caller import Caller
+from onehop.sessions.caller import Caller, label
 from onehop.sessions.journal import Journal
+from onehop.sessions.quotas import Quotas
 from onehop.sessions.requests import ExecuteOnceRequest
 from onehop.sessions.run import Run
 from onehop.sessions.tasks import Tasks
@@ -23,20 +24,26 @@ log = logging.getLogger("onehop.sessions")
 
 
 class OneShots:
-    def __init__(self, settings: Settings, client: SupervisorClient, journal: Journal, tasks: Tasks) -> None:
+    def __init__(
+        self, settings: Settings, client: SupervisorClient, journal: Journal, tasks: Tasks, quotas: Quotas
+    ) -> None:
         self._settings = settings
         self._client = client
         self._journal = journal
         self._tasks = tasks
+        self._quotas = quotas
         self.running = 0
 
     async def start(self, request: ExecuteOnceRequest, caller: Caller, name: str) -> Run:
         """Starts code in a new sandbox. Raises TooManyError, and what the checks of `requests` raise."""
         spec = requests.execution_spec(request, self._settings, name, grace_s=0.0)
-        box_spec = requests.sandbox_spec(request, self._settings, owner=caller.owner, one_shot=True)
+        box_spec = requests.sandbox_spec(
+            request, self._settings, owner=label(caller), one_shot=True, limits=caller.limits
+        )
         contents = requests.contents(request, box_spec.workspace_bytes) if request.files else {}
         if self.running >= self._settings.max_concurrent:
             raise TooManyError(f"{self.running} executions run already; try again when one has ended")
+        self._quotas.admit(caller, spec, sandbox=True)
         self.running += 1
         one = _OneShot(self, caller, return_files=request.return_files)
         return await self._tasks.finish(one.start(spec, box_spec, contents))
@@ -61,7 +68,7 @@ class _OneShot:
         self._porter: Porter | None = None
 
     async def start(self, spec: ExecutionSpec, box_spec: SandboxSpec, contents: dict[str, bytes]) -> Run:
-        run = Run(spec.id, None, owner=self._caller.owner, on_violation=self._violated)
+        run = Run(spec.id, None, owner=self._caller.owner, key=self._caller.key, on_violation=self._violated)
         try:
             if contents:
                 box = await self._client.create_sandbox(box_spec)
@@ -121,6 +128,7 @@ class _OneShot:
 
     def _release(self, run: Run) -> None:
         self._owner.running -= 1
+        self._owner._quotas.release(self._caller.key)
         if self._porter is not None:
             self._porter.close()
         if run.sandbox:

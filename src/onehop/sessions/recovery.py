@@ -11,9 +11,10 @@ from typing import cast
 
 from onehop.crash import reached
 from onehop.errors import EngineError, ExecutionNotFoundError
+from onehop.sessions.caller import parsed_label
 from onehop.sessions.journal import Journal
 from onehop.sessions.run import Run
-from onehop.sessions.session import EndReason, Session, restored
+from onehop.sessions.session import EndReason, Session, key_of, restored
 from onehop.store import SessionRow, Store, StoredExecution
 from onehop.supervisor.client import SupervisorClient
 from onehop.supervisor.messages import ExecutionInfo, SandboxInfo
@@ -83,10 +84,12 @@ class Recovery:
     ) -> None:
         if await self._settled(execution, unfinished):
             return
+        row = unfinished.pop(execution, None)
         run = Run(
             execution,
             session.id,
             owner=session.owner,
+            key=row.key if row is not None else session.settings.key,
             on_violation=self._on_violation,
             sandbox=session.sandbox,
             isolation=session.isolation,
@@ -94,7 +97,7 @@ class Recovery:
         run.resumed = True
         session.runs[run.context] = run
         self._in_sessions.append((session, run))
-        await self._follow(run, unfinished.pop(execution, None))
+        await self._follow(run, row)
 
     def hand_over(self) -> None:
         """The engine knows the sessions now: it is told of ends, also of those that came meanwhile."""
@@ -116,11 +119,15 @@ class Recovery:
         if await self._settled(execution, unfinished):
             return False
         row = unfinished.pop(execution, None)
-        session, owner = (row.session, row.owner) if row is not None else await self._whose(kept)
+        if row is not None:
+            session, owner, key = row.session, row.owner, row.key
+        else:
+            session, owner, key = await self._whose(kept)
         run = Run(
             execution,
             session,
             owner=owner,
+            key=key,
             on_violation=self._on_violation,
             sandbox=box.id if box is not None else "",
             isolation=kept.isolation if kept is not None else {},
@@ -129,12 +136,14 @@ class Recovery:
         await self._follow(run, row)
         return True
 
-    async def _whose(self, kept: ExecutionInfo | None) -> tuple[str | None, str]:
-        """Session and owner of an execution that the last gateway had no time to write down."""
+    async def _whose(self, kept: ExecutionInfo | None) -> tuple[str | None, str, str]:
+        """Session, owner and key of an execution that the last gateway had no time to write down."""
         if kept is None or kept.one_shot:
-            return None, kept.owner if kept is not None else ""
+            return None, *parsed_label(kept.owner if kept is not None else "")
         row = await self._store.session(kept.owner)
-        return kept.owner, row.owner if row is not None else ""
+        if row is None:
+            return kept.owner, "", ""
+        return kept.owner, row.owner, key_of(row)
 
     async def _settled(self, execution: str, unfinished: dict[str, StoredExecution]) -> bool:
         """True when the last gateway stored it and had no time to say so."""

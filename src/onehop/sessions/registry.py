@@ -12,6 +12,7 @@ import logging
 from onehop import errors
 from onehop.crash import reached
 from onehop.sessions.caller import Caller
+from onehop.sessions.quotas import Quotas
 from onehop.sessions.session import ENDS, EndReason, Session
 from onehop.store import Store
 from onehop.supervisor.client import SupervisorClient
@@ -33,10 +34,11 @@ def _ended(reason: str) -> errors.SessionEndedError:
 
 
 class Registry:
-    def __init__(self, client: SupervisorClient, store: Store) -> None:
+    def __init__(self, client: SupervisorClient, store: Store, quotas: Quotas) -> None:
         self.live: dict[str, Session] = {}
         self._client = client
         self._store = store
+        self._quotas = quotas
         self._ended: dict[str, tuple[EndReason, str]] = {}
         """By id: why it ended, and its owner."""
 
@@ -94,6 +96,7 @@ class Registry:
         if self.live.pop(session.id, None) is None:
             return False
         session.close_porter()
+        self._quotas.release(session.settings.key)
         self.remember_end(session.id, session.owner, reason)
         return True
 

@@ -16,6 +16,7 @@ from msgspec import Meta
 from onehop import protocol
 from onehop.config import MIB, Settings
 from onehop.errors import InvalidJsonError, InvalidPathError, InvalidRequestError, TooLargeError
+from onehop.sessions.caller import NO_LIMITS, Limits
 from onehop.sessions.session import StoredSettings
 from onehop.supervisor.messages import ExecutionSpec, SandboxSpec
 
@@ -213,16 +214,28 @@ def execution_spec(
 
 
 def sandbox_spec(
-    request: ExecuteOnceRequest | SandboxFields, settings: Settings, *, owner: str, one_shot: bool
+    request: ExecuteOnceRequest | SandboxFields,
+    settings: Settings,
+    *,
+    owner: str,
+    one_shot: bool,
+    limits: Limits = NO_LIMITS,
 ) -> SandboxSpec:
     """The sandbox that is asked for. Raises InvalidRequestError for one that is too large."""
     memory_mb, processes, workspace_mb = settings.memory_mb, settings.processes, settings.workspace_mb
+    max_memory_mb, max_workspace_mb = settings.max_memory_mb, settings.max_workspace_mb
+    if limits.max_memory_mb is not None:
+        max_memory_mb = min(max_memory_mb, limits.max_memory_mb)
+        memory_mb = min(memory_mb, max_memory_mb)
+    if limits.max_workspace_mb is not None:
+        max_workspace_mb = min(max_workspace_mb, limits.max_workspace_mb)
+        workspace_mb = min(workspace_mb, max_workspace_mb)
     if request.memory_mb is not None:
-        memory_mb = int(_at_most("memory_mb", request.memory_mb, settings.max_memory_mb, least=64))
+        memory_mb = int(_at_most("memory_mb", request.memory_mb, max_memory_mb, least=64))
     if request.processes is not None:
         processes = int(_at_most("processes", request.processes, settings.max_processes, least=4))
     if request.workspace_mb is not None:
-        workspace_mb = int(_at_most("workspace_mb", request.workspace_mb, settings.max_workspace_mb))
+        workspace_mb = int(_at_most("workspace_mb", request.workspace_mb, max_workspace_mb))
     return SandboxSpec(
         environment=settings.environment if request.environment is None else request.environment,
         memory_bytes=memory_mb * MIB,

@@ -87,6 +87,7 @@ class Run:
 
     Args:
         owner: whose it is.
+        key: id of the key that asked for it, empty without one.
         context: where in its session it runs.
         on_violation: called when a payload could not be decoded; the sandbox is not to be trusted further.
     """
@@ -109,6 +110,7 @@ class Run:
         "events",
         "id",
         "isolation",
+        "key",
         "owner",
         "resumed",
         "sandbox",
@@ -125,6 +127,7 @@ class Run:
         *,
         on_violation: Callable[[Run], None],
         owner: str = "",
+        key: str = "",
         context: str = "main",
         sandbox: str = "",
         isolation: dict[str, str] | None = None,
@@ -132,6 +135,7 @@ class Run:
         self.id = execution
         self.session = session
         self.owner = owner
+        self.key = key
         self.context = context
         self.sandbox = sandbox
         self.isolation = isolation or {}

@@ -54,6 +54,8 @@ class StoredSettings(msgspec.Struct):
     """Seconds since 1970: it ends then at the latest."""
     pinned: bool = False
     metadata: dict[str, str] = {}
+    key: str = ""
+    """Id of the API key that made it, empty without one."""
 
     def encoded(self) -> bytes:
         return _encode(self)
@@ -156,8 +158,8 @@ class Session:
             id=self.id,
             status="busy" if self.runs else "idle",
             environment=self.environment,
-            created_at=_timestamp(self.created_at),
-            expires_at=_timestamp(expires_at),
+            created_at=timestamp(self.created_at),
+            expires_at=timestamp(expires_at),
             idle_timeout_s=self.settings.idle_timeout_s,
             max_age_s=self.settings.max_age_s,
             pinned=self.settings.pinned,
@@ -180,6 +182,11 @@ def restored(row: SessionRow, box: SandboxInfo) -> Session:
     )
 
 
+def key_of(row: SessionRow) -> str:
+    """Id of the API key that made the session, empty without one."""
+    return _decode(row.settings).key
+
+
 def limits_of(spec: SandboxSpec) -> SandboxLimits:
     return SandboxLimits(
         memory_mb=spec.memory_bytes // MIB,
@@ -189,5 +196,6 @@ def limits_of(spec: SandboxSpec) -> SandboxLimits:
     )
 
 
-def _timestamp(seconds: float) -> str:
+def timestamp(seconds: float) -> str:
+    """RFC 3339, in UTC."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
