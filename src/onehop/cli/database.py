@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onehop.cli.engine import service_uid
@@ -20,6 +21,8 @@ from onehop.jail import service
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+SOURCE = str(Path(__file__).parents[2])
+"""Where onehop itself is loaded from."""
 NAMES = ("home", "database_url", "uid_base")
 """The settings that such a command takes."""
 
@@ -70,7 +73,8 @@ def _become_owner(settings: Settings) -> None:
         raise ConfigurationError(f"home: {state} cannot be used: {error}") from error
     service.enter(
         uid=service_user,
-        readable=service.interpreter_paths(),
+        # Without the folder that the command was called in, which `python -m` adds and which may be closed.
+        readable=[path for path in service.interpreter_paths() if path != os.getcwd() or path == SOURCE],
         writable=[str(state)],
         parent=os.getppid(),
         allow_no_namespaces=True,
