@@ -5,6 +5,7 @@ OnehopError
 │   ├── InvalidRequestError      422  a field is missing, unknown, of a wrong type or out of range
 │   │   ├── InvalidJsonError     400  the body is not JSON or not UTF-8
 │   │   ├── InvalidPathError     422  a file path is absolute, climbs out, holds NUL or is too long
+│   │   ├── InvalidArchiveError  422  no tar or zip, or it holds what is not unpacked
 │   │   ├── UnknownEnvironmentError 422  no environment of that name
 │   │   └── IdempotencyKeyReusedError 422  the key belongs to another request
 │   ├── UnauthorizedError        401  no key, or one that is unknown, expired or revoked
@@ -23,6 +24,7 @@ OnehopError
 │   ├── SessionEndedError        410  the session existed and has ended; `reason` says why
 │   ├── TooLargeError            413  a body, the code or a file is over its limit
 │   ├── UnsupportedMediaTypeError 415  the route wants another Content-Type
+│   ├── RangeNotSatisfiableError 416  the file is shorter than the range that was asked for
 │   ├── TooManyError             429  a limit on how much at once is reached
 │   ├── QuotaExceededError       507  the workspace or the server's disk is full
 │   ├── UnavailableError         503  the engine is starting, stopping or has lost a part
@@ -89,6 +91,10 @@ class InvalidJsonError(InvalidRequestError):
 
 class InvalidPathError(InvalidRequestError):
     type, title = "invalid-path", "The file path is not valid"
+
+
+class InvalidArchiveError(InvalidRequestError):
+    type, title = "invalid-archive", "The archive cannot be unpacked"
 
 
 class UnknownEnvironmentError(InvalidRequestError):
@@ -163,6 +169,10 @@ class UnsupportedMediaTypeError(ProblemError):
     status, type, title = 415, "unsupported-media-type", "The Content-Type is not supported here"
 
 
+class RangeNotSatisfiableError(ProblemError):
+    status, type, title = 416, "range-not-satisfiable", "The file has no such range"
+
+
 class TooManyError(ProblemError):
     status, type, title = 429, "too-many", "A limit is reached"
     retry_after_s = 1.0
@@ -231,6 +241,7 @@ PROBLEMS: tuple[type[ProblemError], ...] = (
     InvalidRequestError,
     InvalidJsonError,
     InvalidPathError,
+    InvalidArchiveError,
     UnknownEnvironmentError,
     UnauthorizedError,
     IdempotencyKeyReusedError,
@@ -249,6 +260,7 @@ PROBLEMS: tuple[type[ProblemError], ...] = (
     SessionEndedError,
     TooLargeError,
     UnsupportedMediaTypeError,
+    RangeNotSatisfiableError,
     TooManyError,
     QuotaExceededError,
     UnavailableError,

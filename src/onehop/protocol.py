@@ -116,26 +116,42 @@ decode_done = _reader(Done)
 
 # --- the file porter ---------------------------------------------------------------------------
 # A porter is a process of the sandbox that never runs user code. It answers requests about the
-# workspace on a stream socket, one after the other: request frame in, then (for `write`) data
-# frames in, an empty one ends them; reply frame out, then (for `read`) data frames out, an empty one
-# ends them. Frames here are u32 length, big-endian, and payload.
+# workspace on a stream socket, one after the other: request frame in, then (for `write` and `unpack`)
+# data frames in, an empty one ends them; reply frame out, then (for `read` and `pack`) data frames out,
+# an empty one ends them; after those of `pack` a second reply says whether the archive is whole.
+# Frames here are u32 length, big-endian, and payload.
 
 PORTER_HEADER = struct.Struct(">I")
 PORTER_CHUNK_BYTES = 256 * 1024
 MAX_PORTER_FRAME_BYTES = 8 * 1024 * 1024
 
+ARCHIVE_FORMATS = ("tar", "tar.gz", "zip")
+
 
 class PorterRequest(msgspec.Struct, omit_defaults=True):
-    """`operation` is one of `list`, `stat`, `read`, `write`, `delete`.
+    """`operation` is one of `list`, `stat`, `read`, `write`, `delete`, `move`, `pack`, `unpack`.
 
     Args:
-        path: relative to the workspace, checked with `check_path`; empty for `list`.
+        path: relative to the workspace, checked with `check_path`; may be empty, for the workspace itself,
+            where a folder is meant: `list`, `pack`, `unpack`.
         limit: for `list` the most entries to return.
+        offset: for `read` the first byte, counted from the end if negative.
+        length: for `read` the most bytes, all if negative.
+        target: for `move` the new path.
+        overwrite: for `move` whether a file there may be replaced.
+        recursive: for `delete` whether a folder may go with all that is in it.
+        format: for `pack` and `unpack` one of ARCHIVE_FORMATS.
     """
 
     operation: str
     path: str = ""
     limit: int = 10_000
+    offset: int = 0
+    length: int = -1
+    target: str = ""
+    overwrite: bool = False
+    recursive: bool = False
+    format: str = ""
 
 
 class Entry(msgspec.Struct):
@@ -148,12 +164,24 @@ class Entry(msgspec.Struct):
 
 
 class PorterReply(msgspec.Struct, omit_defaults=True):
-    """`error` is empty, or one of `not_found`, `not_regular`, `no_space`, `bad_path`, `denied`, `failed`."""
+    """What became of a request.
+
+    Args:
+        error: empty, or one of `not_found`, `not_regular`, `not_folder`, `exists`, `no_space`, `bad_path`,
+            `bad_archive`, `denied`, `failed`.
+        detail: the error for people.
+        entries: the files that were asked about, written or unpacked.
+        truncated: there are more than `entries` has.
+        left_out: of `pack`, how many things are not in the archive because they are no regular files.
+        left_out_names: some of them.
+    """
 
     error: str = ""
     detail: str = ""
     entries: list[Entry] = []
     truncated: bool = False
+    left_out: int = 0
+    left_out_names: list[str] = []
 
 
 decode_porter_request = _reader(PorterRequest)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from onehop import errors
-from onehop.supervisor.client import Porter
+from onehop.supervisor.porter import Porter
 from tests.driver import Driver, Session
 
 Watched = Callable[[], AbstractContextManager[None]]
@@ -160,7 +160,7 @@ def test_names_that_are_no_utf8_are_marked_as_left_out(driver: Driver, session: 
 def test_a_listing_is_bounded(driver: Driver) -> None:
     with driver.session() as session:
         session.run("for n in range(12000): open(f'f{n}', 'w').close()", timeout_s=60)
-        entries, truncated = with_porter(driver, session, lambda porter: porter.list(5000))
+        entries, truncated = with_porter(driver, session, lambda porter: porter.list(limit=5000))
         assert (len(entries), truncated) == (5000, True)
 
 

@@ -18,8 +18,10 @@ _libc = ctypes.PyDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
 
 _NUMBERS = {
-    "x86_64": {"clone": 56, "pivot_root": 155, "capset": 126, "seccomp": 317, "umount2": 166, "mount": 165},
-    "aarch64": {"clone": 220, "pivot_root": 41, "capset": 91, "seccomp": 277, "umount2": 39, "mount": 40},
+    "x86_64": {"clone": 56, "pivot_root": 155, "capset": 126, "seccomp": 317, "umount2": 166, "mount": 165}
+    | {"renameat2": 316},
+    "aarch64": {"clone": 220, "pivot_root": 41, "capset": 91, "seccomp": 277, "umount2": 39, "mount": 40}
+    | {"renameat2": 276},
 }
 _MACHINE = platform.machine()
 _NR = _NUMBERS.get(_MACHINE, _NUMBERS["x86_64"]) | {
@@ -28,6 +30,7 @@ _NR = _NUMBERS.get(_MACHINE, _NUMBERS["x86_64"]) | {
     "landlock_add_rule": 445,
     "landlock_restrict_self": 446,
     "openat2": 437,
+    "fchmodat2": 452,
 }
 
 CLONE_NEWNS = 0x00020000
@@ -46,6 +49,7 @@ MNT_DETACH = 2
 MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC = 0x1, 0x2, 0x4, 0x8
 AT_RECURSIVE = 0x8000
 AT_FDCWD = -100
+AT_SYMLINK_NOFOLLOW = 0x100
 MADV_COLLAPSE = 25
 
 PR_SET_PDEATHSIG = 1
@@ -60,6 +64,8 @@ PR_SET_THP_DISABLE = 41
 
 CAP_SYS_ADMIN = 21
 CAP_LAST = 40  # CAP_CHECKPOINT_RESTORE; a later one is asked for from /proc/sys/kernel/cap_last_cap
+
+RENAME_NOREPLACE, RENAME_EXCHANGE = 0x1, 0x2
 
 RESOLVE_NO_XDEV, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH = 0x01, 0x02, 0x04, 0x08
 
@@ -198,3 +204,13 @@ def openat2(directory: int, path: bytes, flags: int, mode: int, resolve: int) ->
     """open() below a directory descriptor with RESOLVE_* restrictions; returns a descriptor."""
     how = struct.pack("QQQ", flags | os.O_CLOEXEC, mode, resolve)
     return _syscall("openat2", directory, path, ctypes.create_string_buffer(how, len(how)), len(how))
+
+
+def renameat2(from_directory: int, name: bytes, to_directory: int, to_name: bytes, flags: int) -> None:
+    """rename() between directory descriptors; RENAME_NOREPLACE fails with EEXIST, RENAME_EXCHANGE swaps."""
+    _syscall("renameat2", from_directory, name, to_directory, to_name, flags)
+
+
+def fchmodat2(directory: int, name: bytes, mode: int, flags: int) -> None:
+    """chmod() that does not follow a symlink, with AT_SYMLINK_NOFOLLOW; ENOSYS before Linux 6.6."""
+    _syscall("fchmodat2", directory, name, mode, flags)

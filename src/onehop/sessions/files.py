@@ -20,7 +20,7 @@ from onehop.errors import (
 )
 from onehop.protocol import Entry
 from onehop.sessions.answers import FileInfo
-from onehop.supervisor.client import Porter
+from onehop.supervisor.porter import Porter
 
 LISTING_TIMEOUT_S = 1.0
 """An answer does not wait longer for its list of files; it then says `files_truncated`."""

@@ -17,8 +17,9 @@ from onehop.sessions.quotas import Quotas
 from onehop.sessions.requests import ExecuteOnceRequest
 from onehop.sessions.run import Run
 from onehop.sessions.tasks import Tasks
-from onehop.supervisor.client import Porter, SupervisorClient
+from onehop.supervisor.client import SupervisorClient
 from onehop.supervisor.messages import ExecutionSpec, SandboxSpec
+from onehop.supervisor.porter import Porter
 
 log = logging.getLogger("onehop.sessions")
 

@@ -13,8 +13,8 @@ from onehop.protocol import Entry
 from onehop.sessions.answers import SandboxLimits, SessionInfo
 from onehop.sessions.run import Run
 from onehop.store import SessionRow
-from onehop.supervisor.client import Porter
 from onehop.supervisor.messages import SandboxInfo, SandboxSpec
+from onehop.supervisor.porter import Porter
 
 EndReason = Literal[
     "deleted",

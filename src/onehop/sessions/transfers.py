@@ -12,7 +12,8 @@ from onehop.sessions.answers import FileInfo, FileList
 from onehop.sessions.caller import LOCAL, Caller
 from onehop.sessions.registry import Registry
 from onehop.sessions.session import Session
-from onehop.supervisor.client import Porter, SupervisorClient
+from onehop.supervisor.client import SupervisorClient
+from onehop.supervisor.porter import Porter
 
 
 class Transfers:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterable, AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any, cast
 
 import msgspec
 
 from onehop import errors, protocol
-from onehop.crash import reached
-from onehop.protocol import Entry, PorterReply, PorterRequest
 from onehop.supervisor.messages import (
     LENGTH,
     MAX_MESSAGE_BYTES,
@@ -24,6 +22,7 @@ from onehop.supervisor.messages import (
     decode_from_supervisor,
     frame,
 )
+from onehop.supervisor.porter import Porter
 
 Listener = Callable[[Event | None], None]
 """Called for every event of an execution, in order, on the loop; with None when the supervisor is lost."""
@@ -227,100 +226,3 @@ def _raise_refusal(message: list[Any]) -> None:
     if name:
         kind = getattr(errors, name, errors.EngineError)
         raise kind(message[3])
-
-
-def _encode(request: PorterRequest) -> bytes:
-    try:
-        return protocol.encode(request)
-    except UnicodeEncodeError:  # a lone surrogate
-        raise errors.InvalidPathError(f"{request.path!r}: the path is not valid Unicode") from None
-
-
-class Porter:
-    """Files of one workspace, one operation at a time. An operation that fails on the way closes it."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
-
-    async def __aenter__(self) -> Porter:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Ends the porter process, too."""
-        self._writer.close()
-
-    async def list(self, limit: int = 10_000) -> tuple[list[Entry], bool]:
-        """Regular files, sorted by path; True when some were left out."""
-        reply = await self._ask(PorterRequest("list", limit=limit))
-        return reply.entries, reply.truncated
-
-    async def stat(self, path: str) -> Entry:
-        return (await self._ask(PorterRequest("stat", path))).entries[0]
-
-    async def delete(self, path: str) -> None:
-        await self._ask(PorterRequest("delete", path))
-
-    async def read(self, path: str) -> tuple[Entry, AsyncIterator[bytes]]:
-        """The file's entry and its content in chunks; at most `entry.bytes` come, fewer if it shrank."""
-        reply = await self._ask(PorterRequest("read", path))
-        return reply.entries[0], self._chunks()
-
-    async def write(self, path: str, content: AsyncIterable[bytes]) -> Entry:
-        """Replaces or creates a file whole; on any error nothing has changed."""
-        self._send(_encode(PorterRequest("write", path)))
-        try:
-            async for chunk in content:
-                for start in range(0, len(chunk), protocol.PORTER_CHUNK_BYTES):
-                    self._send(chunk[start : start + protocol.PORTER_CHUNK_BYTES])
-                    await self._writer.drain()
-                    reached("file-half-written")
-        except BaseException:
-            self.close()  # the porter sees a cut-off body and takes the temporary file away
-            raise
-        self._send(b"")
-        return (await self._reply(path)).entries[0]
-
-    async def _chunks(self) -> AsyncIterator[bytes]:
-        while chunk := await self._receive():
-            yield chunk
-
-    async def _ask(self, request: PorterRequest) -> PorterReply:
-        self._send(_encode(request))
-        return await self._reply(request.path)
-
-    def _send(self, payload: bytes) -> None:
-        self._writer.write(protocol.PORTER_HEADER.pack(len(payload)) + payload)
-
-    async def _receive(self) -> bytes:
-        try:
-            (length,) = protocol.PORTER_HEADER.unpack(
-                await self._reader.readexactly(protocol.PORTER_HEADER.size)
-            )
-            if length > protocol.MAX_PORTER_FRAME_BYTES:
-                raise errors.UnavailableError("the porter sent a frame that is too long")
-            return await self._reader.readexactly(length)
-        except (OSError, EOFError) as error:
-            raise errors.UnavailableError("the sandbox ended while files were carried") from error
-
-    async def _reply(self, path: str) -> PorterReply:
-        try:
-            reply = protocol.decode_porter_reply(await self._receive())
-        except msgspec.DecodeError as error:
-            raise errors.UnavailableError("the porter sent something else than a reply") from error
-        match reply.error:
-            case "":
-                return reply
-            case "not_found":
-                raise errors.FileNotFoundInWorkspaceError(f"there is no file {path!r} in the workspace")
-            case "not_regular":
-                raise errors.NotARegularFileError(f"{path!r} cannot be transferred: {reply.detail}")
-            case "no_space":
-                raise errors.QuotaExceededError(f"the workspace has no room for {path!r}: {reply.detail}")
-            case "bad_path":
-                raise errors.InvalidPathError(f"{path!r}: {reply.detail}")
-            case _:
-                raise errors.ConflictError(f"{path!r}: {reply.detail}")
