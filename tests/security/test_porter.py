@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -14,6 +13,7 @@ import pytest
 from onehop import errors
 from onehop.supervisor.porter import Porter
 from tests.driver import Driver, Session
+from tests.security.carrying import with_porter
 
 Watched = Callable[[], AbstractContextManager[None]]
 MIB = 1 << 20
@@ -22,17 +22,6 @@ MIB = 1 << 20
 async def content(*chunks: bytes) -> AsyncIterator[bytes]:
     for chunk in chunks:
         yield chunk
-
-
-def with_porter(driver: Driver, session: Session, work: Callable[[Porter], Coroutine[Any, Any, Any]]) -> Any:
-    """Runs `work` with a new porter of the session."""
-
-    async def run() -> Any:
-        async with asyncio.timeout(90):
-            async with await driver.client.open_porter(session.id) as porter:
-                return await work(porter)
-
-    return driver.wait(run(), 100)
 
 
 async def fetch(porter: Porter, path: str) -> bytes:

@@ -223,7 +223,8 @@ def _records(raw: bytes) -> dict[str, str]:
 def _check_sum(block: bytes) -> None:
     """Of all bytes of the header, its own field taken as spaces; old archivers summed signed bytes."""
     summed = block[:148] + b" " * 8 + block[156:]
-    wanted = _number(block[148:156], "checksum")
+    digits = block[148:156].split(b"\0")[0].strip(b" ")
+    wanted = int(digits, 8) if digits and not digits.strip(b"01234567") else -1
     if wanted != sum(summed) and wanted != sum(byte - 256 if byte > 127 else byte for byte in summed):
         raise bad("it is no tar archive, or damaged: a header's checksum is wrong")
 

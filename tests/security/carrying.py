@@ -1,13 +1,20 @@
-"""Makes archives byte by byte, hostile ones too: what tarfile and zipfile would not write."""
+"""Makes archives byte by byte, hostile ones too (what tarfile and zipfile would not write), and carries them."""
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import io
 import struct
 import tarfile
 import zipfile
 import zlib
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
+
+from onehop import protocol
+from onehop.supervisor.porter import Porter
+from tests.driver import Driver, Session
 
 BLOCK = 512
 
@@ -118,3 +125,60 @@ def zip_of(*entries: dict[str, object], count: int | None = None) -> bytes:
 
 def gz(content: bytes) -> bytes:
     return gzip.compress(content, 1)
+
+
+def with_porter(driver: Driver, session: Session, work: Callable[[Porter], Coroutine[Any, Any, Any]]) -> Any:
+    """Runs `work` with a new porter of the session."""
+
+    async def run() -> Any:
+        async with asyncio.timeout(90):
+            async with await driver.client.open_porter(session.id) as porter:
+                return await work(porter)
+
+    return driver.wait(run(), 100)
+
+
+MIB = 1 << 20
+UNPACK_S = 60.0
+
+STATE = """
+import hashlib, os
+def state():
+    found = []
+    for folder, _, names in os.walk('.'):
+        for name in [folder, *(os.path.join(folder, name) for name in names)]:
+            status = os.lstat(name)
+            content = hashlib.sha256(open(name, 'rb').read()).hexdigest() if os.path.isfile(name) else ''
+            found.append((name, oct(status.st_mode), status.st_ino, status.st_size if content else 0, content))
+    return sorted(found)
+"""
+"""User code's own look at its workspace: everything, also what listings do not show."""
+
+
+async def pieces(archive: bytes, size: int = 100_000) -> AsyncIterator[bytes]:
+    for start in range(0, len(archive), size):
+        yield archive[start : start + size]
+
+
+def unpack(driver: Driver, session: Session, form: str, archive: bytes, folder: str = "") -> list[str]:
+    """Paths of the files that were unpacked."""
+    entries, _ = with_porter(
+        driver, session, lambda porter: porter.unpack(folder, form, pieces(archive), timeout_s=UNPACK_S)
+    )
+    return [entry.path for entry in entries]
+
+
+def pack(driver: Driver, session: Session, form: str, folder: str = "") -> tuple[protocol.PorterReply, bytes]:
+    async def work(porter: Porter) -> tuple[protocol.PorterReply, bytes]:
+        reply, chunks = await porter.pack(folder, form)
+        return reply, b"".join([chunk async for chunk in chunks])
+
+    found: tuple[protocol.PorterReply, bytes] = with_porter(driver, session, work)
+    return found
+
+
+def contents(session: Session) -> str:
+    outcome = session.run(
+        "import os\nsorted(os.path.join(f, n)[2:] for f, d, ns in os.walk('.') for n in [*d, *ns])"
+    )
+    return outcome.results[0]["text/plain"]
