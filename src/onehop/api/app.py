@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from onehop import __version__
 from onehop.api import docs, openapi
+from onehop.api.archives import Archives
 from onehop.api.asgi import Call, encode_json, problem_body
 from onehop.api.authentication import Authentication
 from onehop.api.executions import Executions
@@ -52,6 +53,7 @@ class App(FastAPI):
             *Executions(engine).operations(),
             *Sessions(engine).operations(),
             *Files(engine).operations(),
+            *Archives(engine).operations(),
             *Keys(engine).operations(),
             *Service(engine).operations(),
         ]

@@ -51,6 +51,22 @@ class Call:
                 return bytes(value)
         return b""
 
+    def query(self, name: str) -> str:
+        """The last value of that name in the query string, or nothing; bytes that are no UTF-8 are surrogates."""
+        from urllib.parse import parse_qs
+
+        found = parse_qs(
+            self.scope["query_string"].decode("latin-1"), keep_blank_values=True, errors="surrogateescape"
+        ).get(name)
+        return found[-1] if found else ""
+
+    def query_flag(self, name: str) -> bool:
+        """Raises InvalidRequestError for something else than `true` or `false`."""
+        value = self.query(name)
+        if value not in ("", "true", "false"):
+            raise InvalidRequestError(f"{name}: expected true or false, got {value[:40]!r}", field=name)
+        return value == "true"
+
     def query_int(self, name: str) -> int | None:
         """A whole number from the query string. Raises InvalidRequestError for something else."""
         from urllib.parse import parse_qs
@@ -135,8 +151,8 @@ class Call:
         await self.send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
         await self.send({"type": "http.response.body", "body": body})
 
-    async def empty(self, status: int = 204) -> None:
-        await self.send({"type": "http.response.start", "status": status, "headers": []})
+    async def empty(self, status: int = 204, *, headers: Iterable[Header] = ()) -> None:
+        await self.send({"type": "http.response.start", "status": status, "headers": [*headers]})
         await self.send({"type": "http.response.body", "body": b""})
 
     async def problem(self, error: ProblemError, request_id: str, *, headers: Iterable[Header] = ()) -> None:
@@ -148,6 +164,8 @@ class Call:
             more.append((b"allow", ", ".join(error.extra["allow"]).encode()))
         elif error.status == 401:
             more.append(CHALLENGE)
+        elif error.status == 416:
+            more.append((b"content-range", b"bytes */%d" % error.extra["bytes"]))
         await self.answer(
             problem_body(error, request_id), status=error.status, headers=[PROBLEM, *more, *headers]
         )

@@ -89,7 +89,8 @@ SESSION: dict[str, Any] = {
     "limits": {"memory_mb": 2048, "processes": 64, "workspace_mb": 256, "workspace_inodes": 16384},
     "isolation": ISOLATION,
 }
-FILE = {"path": "out.csv", "bytes": 812}
+FILE = {"path": "out.csv", "bytes": 812, "modified_at": "2026-11-22T12:00:00.000Z"}
+MOVE: dict[str, Any] = {"move_to": "results/out.csv", "overwrite": True}
 FILE_LIST = {"files": [FILE], "truncated": False}
 INFO: dict[str, Any] = {
     "version": "0.1.0",

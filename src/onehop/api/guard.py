@@ -35,6 +35,12 @@ SAME_ORIGIN: tuple[Header, ...] = ((b"cross-origin-resource-policy", b"same-orig
 REPLACEABLE = frozenset({b"content-security-policy", b"cache-control"})
 """What a route may say differently."""
 
+EXPOSED = (
+    b"x-request-id, onehop-execution-id, content-disposition, content-range, etag, onehop-left-out, "
+    b"onehop-left-out-names"
+)
+"""What pages of allowed origins may see of an answer's headers."""
+
 log = logging.getLogger("onehop.api")
 
 
@@ -142,7 +148,7 @@ class Guard:
 def _cors(origin: bytes) -> tuple[Header, ...]:
     return (
         (b"access-control-allow-origin", origin),
-        (b"access-control-expose-headers", b"x-request-id, onehop-execution-id, content-disposition"),
+        (b"access-control-expose-headers", EXPOSED),
         (b"cross-origin-resource-policy", b"cross-origin"),
         (b"vary", b"origin"),
     )
@@ -153,7 +159,8 @@ async def _preflight(call: Call) -> None:
         (b"access-control-allow-methods", b"GET, POST, PUT, PATCH, DELETE"),
         (
             b"access-control-allow-headers",
-            b"authorization, content-type, accept, idempotency-key, last-event-id, x-api-key",
+            b"authorization, content-type, accept, idempotency-key, if-none-match, if-range, last-event-id, "
+            b"range, x-api-key",
         ),
         (b"access-control-max-age", b"600"),
     ]

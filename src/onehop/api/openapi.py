@@ -118,7 +118,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
         found["requestBody"] = {
             "description": body.description,
             "required": body.required,
-            "content": {body.media_type: _content(body)},
+            "content": {kind: _content(body) for kind in (body.media_type, *body.other_types)},
         }
     return found
 

@@ -23,13 +23,18 @@ PUBLIC = ""
 
 @dataclass(frozen=True)
 class Body:
-    """What a request or an answer carries. `schema` is a msgspec type, None for raw bytes or text."""
+    """What a request or an answer carries. `schema` is a msgspec type, None for raw bytes or text.
+
+    Args:
+        other_types: further media types of a request's body.
+    """
 
     description: str
     schema: type | None = None
     media_type: str = "application/json"
     example: object = None
     required: bool = True
+    other_types: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -38,13 +38,15 @@ class FileInfo(msgspec.Struct, omit_defaults=True):
 
     Args:
         path: relative to the workspace.
-        bytes: its size.
+        bytes: its size, 0 for a folder that was moved.
+        modified_at: RFC 3339 in UTC; in listings and for files that were carried, not in executions' answers.
         base64: its content, where that was asked for.
         omitted: its content was asked for and left out, because all together are too large.
     """
 
     path: str
     bytes: int
+    modified_at: str | msgspec.UnsetType = msgspec.UNSET
     base64: str | msgspec.UnsetType = msgspec.UNSET
     omitted: bool = False
 

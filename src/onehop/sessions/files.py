@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 from base64 import b64encode
 from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime
 
 from onehop.errors import (
     ConflictError,
@@ -22,10 +23,25 @@ from onehop.protocol import Entry
 from onehop.sessions.answers import FileInfo
 from onehop.supervisor.porter import Porter
 
+UNPACK_TIMEOUT_S = 300.0
+"""So long an archive may be unpacked after its last byte has come."""
 LISTING_TIMEOUT_S = 1.0
 """An answer does not wait longer for its list of files; it then says `files_truncated`."""
+FIRST_S, LAST_S = -62_135_596_800.0, 253_402_300_799.0
+"""The years 1 to 9999."""
 STEP_TIMEOUT_S = 30.0
 """One step of a transfer."""
+
+
+def info(entry: Entry) -> FileInfo:
+    return FileInfo(entry.path, entry.bytes, _time(entry.modified_ns))
+
+
+def _time(nanoseconds: int) -> str:
+    """RFC 3339, cut to the years that it can say: user code may set any time."""
+    seconds = min(max(nanoseconds / 1e9, FIRST_S), LAST_S)
+    text = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+    return text.replace("+00:00", "Z")
 
 
 def changed(

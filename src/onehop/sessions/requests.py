@@ -130,6 +130,18 @@ class SessionChange(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 R = TypeVar("R")
 
 
+class MoveRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Where a file or folder shall be.
+
+    Args:
+        move_to: its new path in the workspace; folders on the way are made.
+        overwrite: a file that is there already is replaced; a folder never is, unless it is empty.
+    """
+
+    move_to: str
+    overwrite: bool = False
+
+
 def decode(decoder: msgspec.json.Decoder[R], body: bytes | bytearray) -> R:
     """The request in a JSON body.
 
@@ -320,7 +332,8 @@ def check_path(path: str) -> None:
     """Raises InvalidPathError for what cannot name a file in a workspace."""
     problem = protocol.check_path(path)
     if problem is not None:
-        raise InvalidPathError(f"the path {path[:200]!r} {problem}", path=path[:200])
+        shown = path[:200].encode("utf-8", "replace").decode()
+        raise InvalidPathError(f"the path {shown!r} {problem}", path=shown)
 
 
 def _check_env(env: dict[str, str], limit_bytes: int) -> None:

@@ -126,6 +126,24 @@ class Session:
         if self.listing is not None:
             self.listing[entry.path] = entry
 
+    def knows_not(self, path: str) -> None:
+        """A file or folder is gone, and not by its code."""
+        if self.listing is not None:
+            below = path + "/"
+            for gone in [one for one in self.listing if one == path or one.startswith(below)]:
+                del self.listing[gone]
+
+    def knows_moved(self, path: str, target: str) -> None:
+        """A file or folder has another path, and not by its code."""
+        if self.listing is None:
+            return
+        below = path + "/"
+        found = [one for one in self.listing if one == path or one.startswith(below)]
+        for old in found:
+            entry = self.listing.pop(old)
+            entry.path = target + old[len(path) :]
+            self.listing[entry.path] = entry
+
     def forget(self, run: Run) -> None:
         """The run has ended, or was never begun."""
         if self.runs.get(run.context) is run:
