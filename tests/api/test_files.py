@@ -250,7 +250,7 @@ def forget_peak(pid: int) -> int:
 
 
 LARGE_BYTES = 200 << 20
-GROWTH_BYTES = 12 << 20
+GROWTH_BYTES = 6 << 20
 
 
 def pieces(total: int, piece: bytes = bytes(range(256)) * 1024) -> Iterator[bytes]:
