@@ -200,7 +200,7 @@ def test_bad_event_number(client: httpx2.Client, after: str) -> None:
         ("GET", "/api/execute", "POST"),
         ("PUT", "/api/sessions", "GET, POST"),
         ("PUT", "/api/sessions/x", "DELETE, GET, PATCH"),
-        ("POST", "/api/sessions/x/files/a", "DELETE, GET, PUT"),
+        ("PATCH", "/api/sessions/x/files/a", "DELETE, GET, HEAD, POST, PUT"),
         ("HEAD", "/healthz", "GET"),
         ("OPTIONS", "/api/execute", "POST"),
     ],
