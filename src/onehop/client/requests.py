@@ -14,7 +14,14 @@ from typing import Any
 from urllib.parse import quote
 
 from onehop.client.steps import KEY, Op, Pause, Reply, Request, perform
-from onehop.errors import PROBLEMS, NotFoundError, ProblemError, SessionEndedError, UnreachableError
+from onehop.errors import (
+    PROBLEMS,
+    InvalidRequestError,
+    NotFoundError,
+    ProblemError,
+    SessionEndedError,
+    UnreachableError,
+)
 
 PATIENCE_S = 20.0
 """So long is a request repeated: a gateway that was killed is back by then."""
@@ -53,8 +60,12 @@ def post(
     given = {name: value for name, value in (body or {}).items() if value is not None}
     try:
         raw = json.dumps(given, ensure_ascii=False, allow_nan=False).encode()
-    except UnicodeEncodeError:
-        raw = json.dumps(given).encode()  # a lone surrogate: the server says which field holds it
+    except UnicodeEncodeError as error:
+        raise InvalidRequestError(
+            f"the request holds a lone surrogate, which cannot be sent: {error}"
+        ) from None
+    except ValueError as error:
+        raise InvalidRequestError(f"the request holds a number that JSON does not have: {error}") from None
     return Request("POST", path, headers={**JSON, **(key or {})}, body=raw)
 
 

@@ -16,11 +16,14 @@ from onehop.client.files import AsyncFiles, Files
 from onehop.client.follow import Follower
 from onehop.client.methods import aiterating, awaiting, blocking, iterating
 from onehop.client.records import SessionInfo, record
-from onehop.client.requests import JSON, document, get, post, send
+from onehop.client.requests import JSON, document, get, path_of, post, send
 from onehop.client.results import Event, Result
 from onehop.client.steps import Flow, Op, Request
 from onehop.client.where import Where
 from onehop.errors import NotFoundError, SessionEndedError, UnreachableError
+
+SETTLE_S = 3
+"""So long an interrupted execution is waited for when its caller has given up."""
 
 
 def run(
@@ -64,7 +67,12 @@ def run(
     body = _body(code, context, timeout_s, cpu_s, output_bytes, env, stdin, files)
 
     def give_up(execution: str) -> Op[object]:
-        return (yield from interrupt(self, context=context))
+        yield from interrupt(self, context=context)
+        # So that the next call does not find the context busy.
+        running = [execution] if execution else (yield from info(self)).executions
+        for one in running:
+            yield from get(path_of("executions", one), {"wait_s": SETTLE_S})
+        return None
 
     return (yield from executing.run(path, body, on_stdout, on_stderr, on_result, give_up))
 
