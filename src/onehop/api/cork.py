@@ -44,6 +44,8 @@ class CorkedTransport:
     def _flush(self) -> None:
         if self._parts:
             parts, self._parts = self._parts, []
+            if self._transport.is_closing():
+                return  # the client has reset the connection in this turn, and uvloop would raise
             self._transport.write(parts[0] if len(parts) == 1 else b"".join(parts))
 
 

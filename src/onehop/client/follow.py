@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from onehop.client.events import Parser, RawEvent
-from onehop.client.requests import IN_PROGRESS, Waiting, check, document, get, path_of, send
+from onehop.client.requests import Waiting, check, document, execution_under_way, get, path_of, send
 from onehop.client.results import Event, Gathering, Result
 from onehop.client.steps import Op, Pause, Reply, Request, open_stream, read
 from onehop.errors import ConflictError, ProblemError, UnreachableError
@@ -82,9 +82,9 @@ class Follower:
                 check(reply)
             except ConflictError as error:
                 # Our own key: the first attempt did start it, only its answer was lost.
-                if error.type != IN_PROGRESS or "execution" not in error.extra:
+                self.execution = execution_under_way(error)
+                if not self.execution:
                     raise
-                self.execution = str(error.extra["execution"])
             else:
                 self.execution = reply.headers.get(ID_HEADER, "")
         if self._start is None or not self.execution or self._seen or reply.status >= 400:
@@ -134,8 +134,8 @@ def start_and_wait(start: Request) -> Op[Result]:
     try:
         reply = yield from send(start)
     except ConflictError as error:
-        if error.type != IN_PROGRESS or "execution" not in error.extra:
+        if not (started := execution_under_way(error)):
             raise
-        return (yield from wait(str(error.extra["execution"])))
+        return (yield from wait(started))
     answer: Mapping[str, Any] = document(reply)
     return Result.of(answer)

@@ -93,10 +93,16 @@ def send(request: Request) -> Op[Reply]:
             raise
         except ProblemError as error:
             again = error.status == 503 and request.repeatable
-            again = again or (error.type == IN_PROGRESS and "execution" not in error.extra)
+            again = again or (error.type == IN_PROGRESS and not execution_under_way(error))
             if not again or not waiting.allows(error):
                 raise
         yield Pause(waiting.next_pause_s())
+
+
+def execution_under_way(error: ProblemError) -> str:
+    """The execution that an earlier attempt with the same key has started, or nothing."""
+    name = str(error.extra.get("execution") or "")
+    return name if error.type == IN_PROGRESS and name.startswith("exe_") else ""
 
 
 def get(path: str, params: Mapping[str, str | float | None] | None = None) -> Op[Any]:
