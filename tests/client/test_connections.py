@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import http.server
 import socket
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -98,13 +100,18 @@ async def test_nobody_there_is_said_at_once(face: Face) -> None:
             await client.run("1")
 
 
-async def test_a_stranger_is_told_from_a_server(face: Face, cutter: Cutter) -> None:
-    import http.server
-    import threading
+@pytest.mark.parametrize(("status", "asked"), [(404, 1), (502, 3)])
+async def test_a_stranger_is_told_from_a_server(
+    face: Face, monkeypatch: pytest.MonkeyPatch, status: int, asked: int
+) -> None:
+    """A proxy that has lost its server is asked again; a web server is not."""
+    monkeypatch.setattr(requests, "PATIENCE_S", 0.5)
+    requested = []
 
     class Stranger(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            self.send_error(502, "Bad Gateway")
+            requested.append(self.path)
+            self.send_error(status)
 
         def log_message(self, format: str, *args: Any) -> None: ...
 
@@ -113,12 +120,13 @@ async def test_a_stranger_is_told_from_a_server(face: Face, cutter: Cutter) -> N
     thread.start()
     try:
         async with face.client(f"http://127.0.0.1:{server.server_port}") as client:
-            with pytest.raises(onehop.UnreachableError, match=r"502.*no server of onehop"):
+            with pytest.raises(onehop.UnreachableError, match=rf"{status}.*no server of onehop"):
                 await client.run("1")
     finally:
         server.shutdown()
         thread.join()
         server.server_close()
+    assert len(requested) == asked
 
 
 async def test_patience_ends(face: Face, cutter: Cutter, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -146,9 +146,12 @@ def check(reply: Reply) -> None:
         kind = given.pop("type").removeprefix(PREFIX)
         title, detail = given.pop("title"), given.pop("detail", "")
     except (ValueError, KeyError, AttributeError, TypeError):
+        passing = reply.status in (502, 503, 504)  # a proxy whose server is being started again
         raise UnreachableError(
             f"something answered with HTTP status {reply.status} that is no server of onehop; "
-            "look at the address in ONEHOP_URL, and at proxies on the way"
+            "look at the address in ONEHOP_URL, and at proxies on the way",
+            unsent=not passing,
+            known=passing,
         ) from None
     given.pop("status", None)
     after = reply.headers.get("retry-after", "")
