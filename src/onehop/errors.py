@@ -32,6 +32,7 @@ OnehopError
 ├── JailError                       a wall could not be raised
 │   └── WeakIsolationError          a protection that was asked for is missing, with how to get it
 ├── EnvironmentBuildError           packages of an environment could not be installed
+├── EnvironmentInUseError           it cannot be removed while sandboxes use it, or used while it is removed
 ├── ConfigurationError              a setting has a value that cannot be used
 ├── ProtocolError                   a frame breaks the protocol
 ├── EngineError                     the supervisor could not be started or was lost
@@ -201,6 +202,10 @@ class WeakIsolationError(JailError):
 
 class EnvironmentBuildError(OnehopError):
     """The packages of an environment could not be installed; nothing was changed."""
+
+
+class EnvironmentInUseError(OnehopError):
+    """An environment cannot be removed while sandboxes use it, nor used while it is being removed."""
 
 
 class ConfigurationError(OnehopError):

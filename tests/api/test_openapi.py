@@ -46,6 +46,7 @@ ROUTES = {
     "DELETE /api/keys/{key_id}",
     "GET /api/usage",
     "GET /healthz",
+    "GET /api/environments",
     "GET /api/info",
 }
 

@@ -12,8 +12,10 @@ import pytest
 
 from onehop.environments import Environment, add, ensure, list_environments, load
 from onehop.environments.build import ensure_lock
+from onehop.environments.known import PRELOAD_MARK
 from onehop.environments.model import MANIFEST
-from onehop.errors import EnvironmentBuildError
+from onehop.environments.remove import hold, remove
+from onehop.errors import EnvironmentBuildError, EnvironmentInUseError
 from tests.environments.conftest import lock_of
 
 # Stops at the line that begins with argv[2] until its stdin is closed, so that a test decides what happens
@@ -238,3 +240,41 @@ def test_add_refuses_what_cannot_be_satisfied_and_forgets_it(tmp_path: Path) -> 
         ensure("mine", tmp_path, progress=lambda line: None)
     with pytest.raises(EnvironmentBuildError, match="take another name"):
         add("default", "six\n", tmp_path, progress=lambda line: None)
+
+
+def test_what_it_shall_preload_is_in_the_lock_and_tried(tmp_path: Path) -> None:
+    lock = PRELOAD_MARK + "tabulate\n" + lock_of("tabulate", "wcwidth")
+    environment, lines = build_small(tmp_path, lock)
+    assert environment.preload[-1] == "tabulate"
+    assert "importing tabulate" in lines
+    with pytest.raises(EnvironmentBuildError, match="to preload are not in the environment: absent"):
+        build_small(tmp_path, PRELOAD_MARK + "absent\n" + lock_of("six"))
+    with pytest.raises(EnvironmentBuildError, match=r"start threads \(polars"):
+        build_small(tmp_path, PRELOAD_MARK + "polars\n" + lock_of("polars", "polars-runtime-32"))
+    assert list_environments(tmp_path) == (environment,)
+    assert leftovers(tmp_path) == []
+
+
+def test_what_is_held_is_not_removed(tmp_path: Path) -> None:
+    first, _ = build_small(tmp_path)
+    second, _ = build_small(tmp_path, lock_of("wcwidth"))
+    (tmp_path / "environments" / "small.lock").write_text(lock_of("wcwidth"))
+    before = sorted(path.name for path in (tmp_path / "environments").iterdir())
+    held = hold(first.path)
+    with pytest.raises(EnvironmentInUseError, match=first.path.name):
+        remove("small", tmp_path, wait_s=0.1)
+    assert sorted(path.name for path in (tmp_path / "environments").iterdir()) == before
+    assert load(first.path) == first
+    os.close(held)
+    assert remove("small", tmp_path) == 2
+    assert list_environments(tmp_path) == ()
+    assert not second.path.exists()
+    with pytest.raises(EnvironmentBuildError, match="there is no environment"):
+        remove("small", tmp_path)
+
+
+def test_a_removal_that_was_killed_goes_on(tmp_path: Path) -> None:
+    build_small(tmp_path)
+    (tmp_path / "environments" / ".small.removing").write_text(lock_of("six"))
+    assert remove("small", tmp_path) == 1
+    assert sorted(os.listdir(tmp_path / "environments")) == [".small.building"]

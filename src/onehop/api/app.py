@@ -18,6 +18,7 @@ from onehop.api import docs, openapi
 from onehop.api.archives import Archives
 from onehop.api.asgi import Call, encode_json, problem_body
 from onehop.api.authentication import Authentication
+from onehop.api.environments import Environments
 from onehop.api.executions import Executions
 from onehop.api.files import Files
 from onehop.api.guard import Guard
@@ -55,6 +56,7 @@ class App(FastAPI):
             *Files(engine).operations(),
             *Archives(engine).operations(),
             *Keys(engine).operations(),
+            *Environments(engine).operations(),
             *Service(engine).operations(),
         ]
         self._engine = engine

@@ -47,7 +47,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 def examine(settings: Settings) -> dict[str, Any]:
     """Everything that doctor says, as data; `problem` is empty when onehop can run."""
-    from onehop.environments.build import find
+    from onehop.environments.known import find
 
     report: dict[str, Any] = {
         "onehop": __version__,

@@ -40,10 +40,9 @@ def main(arguments: list[str]) -> int:
         try:
             settings = config.load()
             built = engine.environment(settings, lambda line: _tell(report, say=line))
-            environments = (built, *engine.other_environments(settings))
             with processes.Interrupts(also=parent_fd) as interrupts:
                 with tempfile.TemporaryDirectory(prefix="onehop-sdk-") as folder:
-                    _serve(settings, environments, Path(folder), interrupts, report)
+                    _serve(settings, (built,), Path(folder), interrupts, report)
         except OnehopError as error:
             _tell(report, kind=type(error).__name__, error=str(error))
             return 1

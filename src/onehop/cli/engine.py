@@ -27,16 +27,6 @@ def environment(settings: Settings, progress: Callable[[str], None]) -> Environm
     return ensure(settings.environment, settings.home, progress=progress)
 
 
-def other_environments(settings: Settings) -> tuple[Environment, ...]:
-    """The other built environments of this home; requests may name them."""
-    from onehop.environments import build
-    from onehop.environments.model import DEFAULT_NAME
-
-    names = {path.stem for path in (settings.home / "environments").glob("[!.]*.lock")} | {DEFAULT_NAME}
-    found = (build.find(name, settings.home) for name in sorted(names - {settings.environment}))
-    return tuple(one for one in found if one is not None)
-
-
 def service_uid(settings: Settings) -> int | None:
     """The uid that the gateway runs as: the last of the reserved range; None unless started by root."""
     return settings.uid_base + UID_RANGE - 1 if os.geteuid() == 0 else None

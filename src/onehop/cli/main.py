@@ -19,6 +19,7 @@ from onehop.errors import ConfigurationError, OnehopError
 COMMANDS = {
     "serve": "serve the API on this machine",
     "run": "run a file or a piece of code and fetch what it made",
+    "env": "add, list and remove environments: sets of packages that sessions can name",
     "config": "print the effective settings and where each came from",
     "keys": "make, list and revoke API keys",
     "doctor": "say which protections this machine gives, and how to get the missing ones",

@@ -48,8 +48,7 @@ def main(arguments: argparse.Namespace) -> int:
         def show(rows: list[dict[str, Any]], report: dict[str, Any]) -> None:
             print(screen(settings, built, listener, rows, time.monotonic() - started_s), flush=True)
 
-        environments = (built, *engine.other_environments(settings))
-        processes.Master(settings, environments, listener, show=show, say=_say).run()
+        processes.Master(settings, (built,), listener, show=show, say=_say).run()
     _say("ended")
     return 0
 

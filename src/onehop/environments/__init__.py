@@ -3,7 +3,8 @@
 This package builds them on the host; it must never import what an environment contains.
 """
 
-from onehop.environments.build import add, ensure, list_environments
+from onehop.environments.build import add, ensure
+from onehop.environments.known import list_environments
 from onehop.environments.model import (
     DEFAULT_NAME,
     ENVIRONMENT_VARIABLES,

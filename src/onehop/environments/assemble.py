@@ -19,7 +19,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from onehop.environments.locking import normalise
-from onehop.environments.model import MANIFEST, MOUNT_POINT, SHARE, Environment
+from onehop.environments.model import (
+    ALLOWED_THREADS,
+    ENVIRONMENT_VARIABLES,
+    MANIFEST,
+    MOUNT_POINT,
+    SHARE,
+    Environment,
+)
 from onehop.environments.uv import Progress, run, run_uv
 from onehop.errors import EnvironmentBuildError
 
@@ -34,6 +41,7 @@ def assemble(
     digest: str,
     lock: str,
     preload: Sequence[str],
+    own_preload: Sequence[str],
     python: Path,
     progress: Progress,
     held_fds: Sequence[int],
@@ -46,6 +54,7 @@ def assemble(
         root: will be renamed afterwards; nothing inside may depend on its path.
         lock: text of the lock, with hashes.
         preload: wished for; those that are not installed are left out of the manifest.
+        own_preload: what must be there and fit into a zygote besides.
         python: base interpreter.
         held_fds: kept open by every process started here.
         allow_build: see `build.add`.
@@ -95,8 +104,11 @@ def assemble(
         python_version=platform.python_version(),
         base_prefix=Path(sys.base_prefix).resolve(),
         packages=packages,
-        preload=_importable(inside, preload, held_fds),
+        preload=_importable(inside, [*preload, *own_preload], held_fds),
     )
+    if own_preload:
+        progress(f"importing {' '.join(own_preload)}")
+        _check_own(inside, own_preload, environment.preload, held_fds)
     (root / MANIFEST).write_text(environment.manifest(), encoding="utf-8")
     _make_readable(root)
     os.sync()  # the rename that follows must not reach the disk before the files do
@@ -174,6 +186,43 @@ def _importable(inside: Sequence[str], preload: Sequence[str], held_fds: Sequenc
         raise EnvironmentBuildError(f"the modules to preload cannot be imported:\n{completed.stderr[-2000:]}")
     found: list[str] = json.loads(completed.stdout)
     return tuple(found)
+
+
+def _check_own(
+    inside: Sequence[str], own: Sequence[str], importable: Sequence[str], held_fds: Sequence[int]
+) -> None:
+    """Raises EnvironmentBuildError for modules that are not there, or that a zygote would refuse."""
+    if missing := [module for module in own if module not in importable]:
+        raise EnvironmentBuildError(
+            f"the modules to preload are not in the environment: {', '.join(missing)}; add their packages, or "
+            "name modules and not packages (`PIL`, not `pillow`)"
+        )
+    completed = subprocess.run(
+        [*inside, "-B", "-c", _THREADS],
+        input="\n".join(importable),
+        capture_output=True,
+        text=True,
+        pass_fds=held_fds,
+        env={"PATH": os.defpath, "MPLBACKEND": "agg", **ENVIRONMENT_VARIABLES},
+        check=False,
+    )
+    if completed.returncode != 0:
+        raise EnvironmentBuildError(f"the modules to preload cannot be imported:\n{completed.stderr[-2000:]}")
+    if threads := [name for name in json.loads(completed.stdout) if name not in ALLOWED_THREADS]:
+        raise EnvironmentBuildError(
+            f"the modules to preload start threads ({', '.join(threads)}), which a fork would lose; leave out the "
+            "one that does: code can still import it"
+        )
+
+
+_THREADS = """
+import glob, json, os, sys, onehop_warm
+onehop_warm.load(sys.stdin.read().split())
+own = str(os.getpid())
+found = [open(f"{task}/comm").read().strip() for task in glob.glob("/proc/self/task/*") if not task.endswith("/" + own)]
+print(json.dumps(found))
+"""
+"""Imports as a zygote does; prints the names of all threads but the first."""
 
 
 def _make_readable(root: Path) -> None:

@@ -9,11 +9,20 @@ import re
 import tempfile
 from pathlib import Path
 
+from onehop.environments.known import DEFAULT_LOCK
 from onehop.environments.model import KERNEL_REQUIREMENTS
 from onehop.environments.uv import Progress, run_uv
 
 DEFAULT_REQUIREMENTS = Path(__file__).with_name("default.in")
-DEFAULT_LOCK = Path(__file__).with_name("default.lock")
+__all__ = [
+    "DEFAULT_LOCK",
+    "DEFAULT_REQUIREMENTS",
+    "compile_default",
+    "compile_for",
+    "direct_requirements",
+    "normalise",
+]
+
 LOCK_COMMAND = "python -m onehop.environments.lock"
 
 COMMON_FLAGS = ("--generate-hashes", "--no-emit-index-url", "--quiet")

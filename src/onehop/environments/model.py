@@ -30,6 +30,9 @@ DEFAULT_NAME = "default"
 KERNEL_REQUIREMENTS = ("ipython", "msgspec")
 """The kernel runs on these, so every environment has them."""
 
+ALLOWED_THREADS = ("jemalloc_bg_thd", "python", "AwsEventLoop")
+"""Names of threads that a zygote may have; a fork loses every thread but one."""
+
 ENVIRONMENT_VARIABLES: Mapping[str, str] = MappingProxyType(
     {
         # No thread may exist when the zygote forks. Measured on two cores: numpy's OpenBLAS starts one

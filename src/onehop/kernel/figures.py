@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.abc
 import importlib.machinery
+import importlib.util
 import io
 import sys
 from collections.abc import Sequence
@@ -64,6 +65,8 @@ def _select() -> None:
 
 def teach(shell: Shell) -> None:
     """Lets the shell's formatters draw figures; `%config InlineBackend` and set_matplotlib_formats change how."""
+    if importlib.util.find_spec("matplotlib") is None:
+        return  # matplotlib_inline is there with IPython, and cannot be imported without matplotlib
     from matplotlib_inline.config import InlineBackend
 
     shell.display_formatter.formatters["image/png"].for_type_by_name("matplotlib.figure", "Figure", _png)

@@ -24,6 +24,7 @@ from onehop.sessions.tasks import Tasks
 from onehop.sessions.transfers import Transfers
 from onehop.store import Store, UsageRow
 from onehop.supervisor.client import SupervisorClient
+from onehop.supervisor.messages import EnvironmentInfo
 
 PRUNE_S = 600.0
 
@@ -100,6 +101,13 @@ class Engine:
     async def usage(self, first: int, last: int, owner: str | None) -> list[UsageRow]:
         """Sums by day since 1970, from `first` to `last`, of one owner or (None) of all."""
         return await self._store.usage(first, last, owner)
+
+    async def environments(self) -> list[EnvironmentInfo]:
+        """What a session or an execution may name at this moment; see supervisor/catalogue.py."""
+        try:
+            return await self._client.environments()
+        except errors.EngineError as error:
+            raise unavailable() from error
 
     def statistics(self) -> dict[str, int]:
         return {"sessions": len(self._registry.live), **self._journal.statistics()}

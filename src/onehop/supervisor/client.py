@@ -13,6 +13,7 @@ from onehop import errors, protocol
 from onehop.supervisor.messages import (
     LENGTH,
     MAX_MESSAGE_BYTES,
+    EnvironmentInfo,
     Event,
     ExecutionInfo,
     ExecutionSpec,
@@ -78,6 +79,10 @@ class SupervisorClient(asyncio.Protocol):
     async def sandboxes(self) -> list[SandboxInfo]:
         """All that were handed out and not destroyed, with their unacknowledged executions."""
         return msgspec.convert(await self._call("sandboxes"), list[SandboxInfo])
+
+    async def environments(self) -> list[EnvironmentInfo]:
+        """All that a sandbox may have at this moment."""
+        return msgspec.convert(await self._call("environments"), list[EnvironmentInfo])
 
     async def executions(self) -> list[ExecutionInfo]:
         """All that were not acknowledged, also those whose sandbox is gone."""

@@ -70,9 +70,7 @@ async def _close(service: Service) -> None:
     service.close()
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(5):
-            await asyncio.gather(
-                *(s.gone for pool in service.pools.values() for s in pool.sandboxes.values())
-            )
+            await asyncio.gather(*(s.gone for pool in service.all_pools() for s in pool.sandboxes.values()))
     service.around.cgroups.close()
 
 

@@ -75,6 +75,14 @@ class SandboxInfo(msgspec.Struct):
     executions: list[str] = []
 
 
+class EnvironmentInfo(msgspec.Struct):
+    """An environment that a sandbox may have. `ready`: its zygote is warm; `packages`: versions by name."""
+
+    name: str
+    packages: dict[str, str]
+    ready: bool
+
+
 class ExecutionInfo(msgspec.Struct):
     """An execution that nobody has acknowledged, of whatever sandbox.
 

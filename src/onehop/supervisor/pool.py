@@ -7,12 +7,16 @@ one takes, plus the minimum, within the operator's bounds.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
+import os
 import time
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from onehop.environments.remove import hold
 from onehop.errors import EngineError, TooManyError, UnavailableError
 from onehop.supervisor.messages import SandboxSpec
 from onehop.supervisor.sandbox import Sandbox
@@ -60,6 +64,8 @@ class Pool:
         on_gone: Callable[[Sandbox], None],
     ) -> None:
         self.name: str = environment["name"]
+        self.environment = environment
+        self.retired = False
         self.around = around
         self.sandboxes: dict[int, Sandbox] = {}
         self.takes = 0
@@ -89,13 +95,31 @@ class Pool:
             children=around.children,
             log=around.log,
         )
+        self.zygote.broken.add_done_callback(self._zygote_broken)
+        self._hold = -1
 
     def start(self) -> None:
+        """Raises EnvironmentInUseError when the environment is being removed."""
+        with contextlib.suppress(OSError):  # the zygote says better what is missing
+            self._hold = hold(Path(self.environment["path"]))
         self.zygote.start()
+
+    def retire(self) -> None:
+        """Nobody asks for it any more: what is handed out lives on, the rest ends."""
+        self.retired = True
+        while self._ready:
+            self._ready.pop().die("its environment was removed or replaced")
+
+    @property
+    def in_use(self) -> bool:
+        """For a retired one: whether any sandbox is left, or is waited for."""
+        return bool(self._waiters or self.sandboxes)
 
     @property
     def target(self) -> int:
         """How many ready sandboxes the pool aims at now."""
+        if self.retired:
+            return 0
         now = time.monotonic()
         while self._recent and self._recent[0] < now - DEMAND_WINDOW_S:
             self._recent.popleft()
@@ -165,6 +189,8 @@ class Pool:
         self.misses += 1
         if self._full():
             raise self._too_many()
+        if self.zygote.broken.done() and not self.zygote.ready:
+            raise UnavailableError(self.failure)
         waiter: asyncio.Future[Sandbox] = self._loop.create_future()
         self._waiters.append(waiter)
         self._refill()
@@ -238,6 +264,16 @@ class Pool:
         self.around.baseline_bytes = max(self.around.baseline_bytes, self.zygote.report["resident_bytes"])
         self._refill()
 
+    def _zygote_broken(self, broken: asyncio.Future[str]) -> None:
+        """It will be tried again, but not within the time of those who wait now."""
+        if broken.cancelled():
+            return
+        self.failure = f"the environment {self.name!r} does not start: {broken.result()}"
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_exception(UnavailableError(self.failure))
+
     def _forked(self, slot: int, pid: int) -> None:
         sandbox = self.sandboxes[slot]
         self.around.children.watch(pid, sandbox.reaped)
@@ -259,6 +295,8 @@ class Pool:
                 break
         else:
             self._ready.append(sandbox)
+            if self.retired:
+                self.retire()
         self._refill()
         self._warm_next()
 
@@ -298,3 +336,6 @@ class Pool:
         self.zygote.close()
         for sandbox in list(self.sandboxes.values()):
             sandbox.die("the server stops")
+        if self._hold >= 0:
+            os.close(self._hold)
+            self._hold = -1

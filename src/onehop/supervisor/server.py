@@ -6,11 +6,14 @@ import asyncio
 import os
 import socket
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any, cast
 
 import msgspec
 
+from onehop.environments.model import DEFAULT_NAME
 from onehop.errors import (
+    EnvironmentInUseError,
     ExecutionNotFoundError,
     InvalidRequestError,
     OnehopError,
@@ -18,10 +21,12 @@ from onehop.errors import (
     UnavailableError,
     UnknownEnvironmentError,
 )
+from onehop.supervisor.catalogue import Catalogue
 from onehop.supervisor.execution import Execution
 from onehop.supervisor.messages import (
     LENGTH,
     MAX_MESSAGE_BYTES,
+    EnvironmentInfo,
     ExecutionInfo,
     Reply,
     Request,
@@ -32,6 +37,7 @@ from onehop.supervisor.messages import (
 )
 from onehop.supervisor.pool import Pool, Slots
 from onehop.supervisor.sandbox import Sandbox
+from onehop.supervisor.spawn import describe_environment
 from onehop.supervisor.surroundings import Surroundings, protections
 
 TICK_S = 0.1
@@ -52,31 +58,94 @@ class Service:
             settings["max_sandboxes"], separate_uids=settings["namespaces"] and settings["user"] == 0
         )
         self.pools: dict[str, Pool] = {}
+        self.retired: list[Pool] = []
+        """Of environments that were removed or replaced, as long as sandboxes of them live."""
         self.assigned: dict[str, Sandbox] = {}
         self.executions: dict[str, tuple[Sandbox, Execution]] = {}
         self._watched: set[Sandbox] = set()
         self._ticking: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
-        for environment in settings["environments"]:
-            self.pools[environment["name"]] = Pool(environment, self.around, self.slots, on_gone=self._gone)
+        self._given: list[dict[str, Any]] = settings["environments"]
+        self.catalogue = Catalogue(Path(self._given[0]["path"]).parent.parent)
 
     def start(self) -> None:
-        for pool in self.pools.values():
-            pool.start()
+        for environment in self._given:
+            self._open(environment)
         self._loop.call_later(1.0, self._housekeeping)
 
     def close(self) -> None:
-        for pool in self.pools.values():
+        for pool in self.all_pools():
             pool.close()
+
+    def all_pools(self) -> list[Pool]:
+        return [*self.pools.values(), *self.retired]
+
+    def _open(self, environment: dict[str, Any]) -> Pool:
+        pool = Pool(environment, self.around, self.slots, on_gone=self._gone)
+        pool.start()
+        self.pools[pool.name] = pool
+        return pool
 
     def _housekeeping(self) -> None:
         for pool in self.pools.values():
             pool.shrink()
+        if self.catalogue.look():
+            self._follow_catalogue()
+        for pool in [pool for pool in self.retired if not pool.in_use]:
+            pool.close()
+            self.retired.remove(pool)
         if self.around.polled:
             for sandbox in self.assigned.values():
                 self._watch(sandbox)  # what was left running in the background counts, too
         self.around.children.reap()  # orphans that came to us as PID 1
         self._loop.call_later(1.0, self._housekeeping)
+
+    # --- environments ---------------------------------------------------------------------------------
+
+    def _follow_catalogue(self) -> None:
+        """Pools of environments that are gone or were built anew take no more requests."""
+        given = {environment["name"]: environment["path"] for environment in self._given}
+        for name, pool in list(self.pools.items()):
+            now = self.catalogue.found.get(name)
+            path = str(now.path) if now is not None else given.get(name, "")
+            # The default one changes with onehop itself: what is running keeps what it came with.
+            if name != DEFAULT_NAME and path != pool.environment["path"]:
+                self.around.log(f"the environment {name} was {'replaced' if now else 'removed'}")
+                self.retired.append(self.pools.pop(name))
+                pool.retire()
+
+    def _pool(self, name: str) -> Pool:
+        """Its zygote is started by whoever first names an environment that came after us."""
+        if (pool := self.pools.get(name)) is not None:
+            return pool
+        self.catalogue.look()
+        found = self.catalogue.found.get(name)
+        if found is not None:
+            try:
+                return self._open(describe_environment(found))
+            except EnvironmentInUseError:
+                pass  # it is being removed
+        known = ", ".join(sorted({*self.pools, *self.catalogue.found} - {name}))
+        raise UnknownEnvironmentError(
+            f"there is no environment {name!r}; there are: {known}. The operator adds one with: onehop env add"
+        )
+
+    def environments(self) -> list[EnvironmentInfo]:
+        """All that a request may name, the first first."""
+        if self.catalogue.look():
+            self._follow_catalogue()
+        paths = {name: pool.environment["path"] for name, pool in self.pools.items()}
+        paths |= {
+            name: str(one.path) for name, one in sorted(self.catalogue.found.items()) if name not in paths
+        }
+        return [
+            EnvironmentInfo(
+                name,
+                self.catalogue.packages(path),
+                ready=name in self.pools and self.pools[name].zygote.ready,
+            )
+            for name, path in paths.items()
+        ]
 
     # --- the watcher ----------------------------------------------------------------------------------
 
@@ -101,11 +170,7 @@ class Service:
     # --- operations -----------------------------------------------------------------------------------
 
     async def create(self, spec: SandboxSpec) -> Sandbox:
-        pool = self.pools.get(spec.environment)
-        if pool is None:
-            raise UnknownEnvironmentError(
-                f"there is no environment {spec.environment!r}; there are: {', '.join(sorted(self.pools))}"
-            )
+        pool = self.pools.get(spec.environment) or self._pool(spec.environment)
         sandbox = await pool.take(spec, spec.owner)
         self.assigned[sandbox.id] = sandbox
         return sandbox
@@ -357,6 +422,9 @@ class Connection(asyncio.Protocol):
 
     def do_describe(self, request: Request) -> Any:
         return self._service.describe()
+
+    def do_environments(self, request: Request) -> Any:
+        return self._service.environments()
 
     def do_porter(self, request: Request) -> Any:
         """Hands this very connection to a porter: what follows on it never passes through us."""

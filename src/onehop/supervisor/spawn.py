@@ -27,7 +27,8 @@ class SupervisorSettings:
     """What a supervisor is told at its start.
 
     Args:
-        environments: built environments by name; the first is warmed at once, others on first use.
+        environments: built environments, warmed at once. Others of the first one's home are found and warmed
+            when a request names them, also those that are added later.
         pool_min, pool_max: bounds of the number of ready sandboxes per environment.
         max_sandboxes: most sandboxes at once, ready ones included.
         uid_base: first host uid of the reserved range of 65536 (as root only).
@@ -167,7 +168,7 @@ def launch(settings: SupervisorSettings, *, stderr: Any = None) -> SupervisorHan
                 for name in settings.__dataclass_fields__
                 if name != "environments"
             },
-            "environments": [_environment(e) for e in settings.environments],
+            "environments": [describe_environment(e) for e in settings.environments],
         }
         variables = {
             name: value
@@ -219,7 +220,8 @@ def namespace_advice(problem: str) -> str:
     )
 
 
-def _environment(environment: Environment) -> dict[str, Any]:
+def describe_environment(environment: Environment) -> dict[str, Any]:
+    """What a supervisor is told of one."""
     from onehop.environments.model import ENVIRONMENT_VARIABLES
 
     return {

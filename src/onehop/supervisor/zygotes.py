@@ -16,6 +16,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from onehop.environments.model import ALLOWED_THREADS
 from onehop.errors import EngineError
 from onehop.jail import enter, seccomp
 from onehop.supervisor.children import Children
@@ -23,7 +24,6 @@ from onehop.supervisor.children import Children
 MESSAGE_BYTES = 65536
 WALL_MARK = "# runs inside the wall:"
 """Modules with this line go into the zygote's memory; their files are unmounted before the first sandbox exists."""
-ALLOWED_THREADS = ("jemalloc_bg_thd", "python", "AwsEventLoop")
 
 
 class Zygote:
