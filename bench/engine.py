@@ -35,7 +35,7 @@ from onehop.supervisor.messages import ExecutionSpec, SandboxSpec
 from onehop.supervisor.pool import Pool
 from onehop.supervisor.sandbox import Sandbox
 from onehop.supervisor.server import Service
-from onehop.supervisor.spawn import SupervisorSettings, _environment
+from onehop.supervisor.spawn import SupervisorSettings, describe_environment
 from onehop.supervisor.zygotes import Zygote
 
 STAGES = (
@@ -119,7 +119,7 @@ async def service() -> AsyncIterator[Service]:
     runtime = tempfile.mkdtemp(prefix="bench-engine-")
     os.mkdir(f"{runtime}/root")
     settings |= {
-        "environments": [_environment(environment)],
+        "environments": [describe_environment(environment)],
         "runtime": runtime,
         "namespaces": True,
         "namespace_problem": "",
