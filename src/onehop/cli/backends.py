@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -150,8 +151,13 @@ async def remote(url: str, sandbox: dict[str, Any]) -> AsyncIterator[Backend]:
     """A session on the server at `url`; `sandbox` are the fields of its creation."""
     import httpx2
 
+    key = os.environ.get("ONEHOP_API_KEY", "").strip()
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
     try:
-        client = httpx2.AsyncClient(base_url=url, timeout=httpx2.Timeout(REQUEST_TIMEOUT_S, read=None))
+        timeout = httpx2.Timeout(REQUEST_TIMEOUT_S, read=None)
+        client = httpx2.AsyncClient(base_url=url, timeout=timeout, headers=headers)
+    except UnicodeEncodeError:
+        raise ConfigurationError("ONEHOP_API_KEY: a key has visible ASCII characters only") from None
     except (httpx2.InvalidURL, ValueError) as error:
         raise ConfigurationError(f"--url: {url!r} is no address of a server: {error}") from None
     async with client:
@@ -177,6 +183,8 @@ async def _checked(response: httpx2.Response) -> httpx2.Response:
     try:
         problem = json.loads(raw)
         text = f"{problem['title']}: {problem['detail']}"
+        if response.status_code == 401:
+            text += "; put the key into ONEHOP_API_KEY"
     except (ValueError, KeyError, TypeError):
         text = f"it answered with HTTP status {response.status_code}"
     raise EngineError(f"{response.url.host}: {text}")

@@ -19,6 +19,8 @@ from onehop.errors import ConfigurationError, OnehopError
 COMMANDS = {
     "serve": "serve the API on this machine",
     "run": "run a file or a piece of code and fetch what it made",
+    "sessions": "list, show, extend and delete a server's sessions",
+    "files": "list, fetch, send, move and delete files of a session's workspace",
     "env": "add, list and remove environments: sets of packages that sessions can name",
     "config": "print the effective settings and where each came from",
     "keys": "make, list and revoke API keys",
