@@ -84,6 +84,8 @@ class Settings:
         maximum=2**32 - 2**17,
     )
     log_level: str = _setting("info", "least important messages that are logged", choices=LOG_LEVELS)
+    log_format: str = _setting("text", "form of the gateway's log on stderr", choices=("text", "json"))
+    access_log: bool = _setting(False, "log every request, as log_level debug does")
 
     timeout_s: float = _limit(60.0, "wall seconds of an execution, unless it asks for others", minimum=0.01)
     max_timeout_s: float = _limit(3600.0, "most wall seconds an execution may ask for", minimum=0.01)

@@ -47,6 +47,7 @@ ROUTES = {
     "GET /api/usage",
     "GET /healthz",
     "GET /api/environments",
+    "GET /metrics",
     "GET /api/info",
 }
 

@@ -23,6 +23,7 @@ from onehop.api.executions import Executions
 from onehop.api.files import Files
 from onehop.api.guard import Guard
 from onehop.api.keys import Keys
+from onehop.api.metrics import Metrics
 from onehop.api.resources import PUBLIC, Operation, Resource
 from onehop.api.service import Service
 from onehop.api.sessions import Sessions
@@ -50,6 +51,7 @@ class App(FastAPI):
             redoc_url=None,
             redirect_slashes=False,
         )
+        metrics = Metrics(engine)
         self.operations = [
             *Executions(engine).operations(),
             *Sessions(engine).operations(),
@@ -58,6 +60,7 @@ class App(FastAPI):
             *Keys(engine).operations(),
             *Environments(engine).operations(),
             *Service(engine).operations(),
+            *metrics.operations(),
         ]
         self._engine = engine
         description = encode_json(openapi.document(self.operations, settings))
@@ -72,7 +75,7 @@ class App(FastAPI):
         everything = [*self.operations, *pages]
         self._native = _routes(everything)
         public = {one.path.partition("{")[0] for one in everything if one.scope == PUBLIC}
-        self._guard = Guard(self._route, settings, Authentication(engine.keyring, public))
+        self._guard = Guard(self._route, settings, Authentication(engine.keyring, public), metrics.requests)
         self.add_exception_handler(HTTPException, _not_found)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -86,6 +89,7 @@ class App(FastAPI):
                 match, child = route.matches(scope)
                 if match is Match.FULL:
                     scope.update(child)
+                    scope["template"] = route.path
                     await route.app(scope, receive, send)
                     return
         await super().__call__(scope, receive, send)

@@ -202,6 +202,7 @@ class Executions:
             await self._answer_again(call, run.made)
             return
         name = (EXECUTION_HEADER, run.id.encode())
+        call.scope["execution"] = run.id
         try:
             if sse.wanted(call):
                 await sse.stream(call, run.follow_encoded(0, pause_s=sse.KEEP_ALIVE_S), headers=[name])

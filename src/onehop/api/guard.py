@@ -11,14 +11,19 @@ import itertools
 import logging
 import re
 import secrets
+import time
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from onehop.api import logs
 from onehop.api.asgi import Call, Header
 from onehop.api.authentication import Authentication
+from onehop.api.logs import access
+from onehop.api.metrics import Requests
 from onehop.config import Settings
 from onehop.errors import ForbiddenOriginError, InternalError, ProblemError
+from onehop.sessions.caller import LOCAL
 
 LOOPBACK_HOST = re.compile(rb"(?:localhost|127(?:\.\d{1,3}){3}|\[::1\])(?::\d{1,5})?", re.IGNORECASE)
 
@@ -44,12 +49,20 @@ EXPOSED = (
 log = logging.getLogger("onehop.api")
 
 
+GONE = 499
+"""Not a status of HTTP: the client went away before it was answered."""
+
+
 class Guard:
     """ASGI middleware."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, authentication: Authentication) -> None:
+    def __init__(
+        self, app: ASGIApp, settings: Settings, authentication: Authentication, requests: Requests
+    ) -> None:
         self._app = app
         self._authentication = authentication
+        self._requests = requests
+        self._logs_requests = access.isEnabledFor(logging.DEBUG)
         # A name for the log, no secret: one random part per process saves a system call per request.
         self._prefix = f"req_{secrets.token_hex(6)}_"
         self._numbers = itertools.count(1)
@@ -62,13 +75,15 @@ class Guard:
             return
         request_id = f"{self._prefix}{next(self._numbers):x}"
         scope["request_id"] = request_id
+        logs.request_id.set(request_id)
+        began_s = time.perf_counter()
         extra: list[Header] = [*ALWAYS, (b"x-request-id", request_id.encode())]
-        started = False
+        started = 0
 
         async def guarded(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
-                started = True
+                started = message["status"]
                 headers = message["headers"]
                 own = REPLACEABLE.intersection(key for key, _ in headers)
                 message["headers"] = (
@@ -103,6 +118,12 @@ class Guard:
                 await call.problem(
                     InternalError("a defect of the server; its log has the details"), request_id
                 )
+        finally:
+            duration_s = time.perf_counter() - began_s
+            status = started or GONE
+            self._requests.observe(scope.get("method", "GET"), scope.get("template", ""), status, duration_s)
+            if self._logs_requests:
+                _log(scope, status, duration_s)
 
     def _check(self, scope: Scope) -> tuple[Header, ...]:
         """Headers for the origin, those of CORS for an allowed foreign one. Raises ForbiddenOriginError."""
@@ -143,6 +164,25 @@ class Guard:
             return False
         name, colon, port = host.rpartition(b":")
         return host in self._hosts or (bool(colon) and port.isdigit() and name in self._hosts)
+
+
+def _log(scope: Scope, status: int, duration_s: float) -> None:
+    path = scope.get("path_params", {})
+    caller = scope.get("caller", LOCAL)
+    access.debug(
+        "%s %s",
+        scope.get("method", scope["type"]),
+        scope["path"][:200],
+        extra={
+            "route": scope.get("template", ""),
+            "status": status,
+            "duration_ms": round(duration_s * 1000, 3),
+            "session": path.get("session_id", ""),
+            "execution": scope.get("execution", path.get("execution_id", "")),
+            "key": caller.key,
+            "owner": caller.owner.strip("\0"),
+        },
+    )
 
 
 def _cors(origin: bytes) -> tuple[Header, ...]:

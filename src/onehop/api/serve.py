@@ -15,6 +15,7 @@ import uvicorn
 import uvloop
 
 from onehop import config
+from onehop.api import logs
 from onehop.api.app import create_app
 from onehop.api.cork import CorkedProtocol
 from onehop.config import Settings, is_loopback
@@ -204,7 +205,7 @@ def main(arguments: list[str]) -> int:
         return 2
     try:
         settings = config.load()
-        logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s %(name)s %(message)s")
+        logs.configure(settings)
         return serve(settings, arguments[0], on_ready=_tell)
     except OnehopError as error:
         sys.stderr.write(f"onehop: {error}\n")

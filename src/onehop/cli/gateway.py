@@ -34,10 +34,10 @@ def main() -> int:
 
 
 def _serve(spec: dict[str, Any], report: TextIO) -> int:
-    import logging
     import socket
 
     from onehop import config
+    from onehop.api import logs
     from onehop.api.serve import EXIT_SUPERVISOR_LOST, serve
 
     def say(word: bytes) -> None:
@@ -48,10 +48,7 @@ def _serve(spec: dict[str, Any], report: TextIO) -> int:
 
     os.set_blocking(report.fileno(), False)
     settings = config.load()
-    logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s %(name)s %(message)s")
-    if settings.log_level == "info":
-        for library in ("alembic", "uvicorn"):  # each start would say a dozen times that it went well
-            logging.getLogger(library).setLevel(logging.WARNING)
+    logs.configure(settings)
     listener = socket.socket(fileno=spec["listen_fd"])
     try:
         code = serve(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from onehop import errors
@@ -108,6 +109,16 @@ class Engine:
             return await self._client.environments()
         except errors.EngineError as error:
             raise unavailable() from error
+
+    @property
+    def outcomes(self) -> Mapping[str, int]:
+        """Ends of executions by status, since this gateway started."""
+        return self._journal.outcomes
+
+    @property
+    def store_lag_s(self) -> float:
+        """Age in seconds of the oldest thing that waits to be committed."""
+        return self._store.lag_s
 
     def statistics(self) -> dict[str, int]:
         return {"sessions": len(self._registry.live), **self._journal.statistics()}

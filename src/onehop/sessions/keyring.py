@@ -61,7 +61,7 @@ class Keyring:
         self._revision = 0
         self._by_digest: dict[bytes, _Known] = {}
         self.required = always
-        self._take(store.keys_now())
+        self._take(store.keys_now(), announced=False)
 
     def caller(self, key: bytes) -> Caller:
         """Whose key it is. Raises UnauthorizedError, saying the same for unknown, expired and revoked ones."""
@@ -126,7 +126,7 @@ class Keyring:
         if times:
             self._store.keys_used(times)
 
-    def _take(self, rows: list[KeyRow]) -> None:
+    def _take(self, rows: list[KeyRow], *, announced: bool = True) -> None:
         for row in rows:
             known = _Known(row)
             before = self._by_digest.get(row.digest)
@@ -135,6 +135,6 @@ class Keyring:
             self._by_digest[row.digest] = known
             self._revision = max(self._revision, row.revision)
         required = self._always or self.usable
-        if required != self.required:
+        if announced and required != self.required:
             log.warning("requests need a key from now on" if required else "requests need no key any more")
         self.required = required

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from onehop.errors import TooManyError
@@ -70,9 +71,14 @@ class Account:
 
 
 class Quotas:
-    def __init__(self, store: Store) -> None:
+    """Args:
+    clock: seconds since 1970.
+    """
+
+    def __init__(self, store: Store, *, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
         self._accounts: dict[str, Account] = {}
-        hour = int(time.time() // HOUR_S)
+        hour = int(clock() // HOUR_S)
         for at, key, cpu_ms in store.cpu_since(hour - 1):
             cpu_s = self._account(key).cpu_s
             cpu_s.hour = hour
@@ -94,7 +100,7 @@ class Quotas:
         if limits is NO_LIMITS:
             return
         account = self._account(caller.key)
-        now = time.time()
+        now = self._clock()
         if sandbox:
             self._check_sandboxes(account, caller)
         if limits.cpu_s_per_hour is not None:
@@ -142,7 +148,7 @@ class Quotas:
     def charge(self, key: str, cpu_ms: float) -> None:
         """An execution of the key has used CPU time."""
         if key:
-            self._account(key).cpu_s.add(cpu_ms / 1000, time.time())
+            self._account(key).cpu_s.add(cpu_ms / 1000, self._clock())
 
     def _account(self, key: str) -> Account:
         account = self._accounts.get(key)

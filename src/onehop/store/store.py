@@ -37,6 +37,7 @@ class Store:
         self._loop = asyncio.get_running_loop()
         self._engine = open_database(url, state)
         self._timer: asyncio.TimerHandle | None = None
+        self._first_s = 0.0
         self._readers = ThreadPoolExecutor(1, thread_name_prefix="store-reader")
         with self._engine.connect() as connection:
             running = set(
@@ -55,6 +56,14 @@ class Store:
         self._writer.close()
         self._readers.shutdown()
         self._engine.dispose()
+
+    @property
+    def lag_s(self) -> float:
+        """Age in seconds of the oldest thing that waits to be committed."""
+        since_s = self._writer.waiting_since_s
+        if since_s is None:
+            since_s = self._first_s if self._timer is not None else None
+        return 0.0 if since_s is None else max(0.0, time.monotonic() - since_s)
 
     def check_writable(self) -> None:
         """Raises QuotaExceededError while the disk is full, UnavailableError while writing fails."""
@@ -197,6 +206,7 @@ class Store:
     def _soon(self) -> None:
         if self._timer is None:
             self._timer = self._loop.call_later(BATCH_S, self._now)
+            self._first_s = time.monotonic()
 
     def _now(self) -> None:
         self._timer = None

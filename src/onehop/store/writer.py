@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -65,6 +66,8 @@ class Writer:
     def __init__(self, engine: Engine, on_stored: Callable[[list[str]], None], running: set[str]) -> None:
         self.problem = ""
         """Empty, `full` or `failed`."""
+        self.waiting_since_s: float | None = None
+        """Monotonic time from which on there was something that is not committed yet."""
         self._engine = engine
         self._on_stored = on_stored
         self._queue: deque[tuple[str, Any]] = deque()
@@ -155,6 +158,7 @@ class Writer:
                 self._wake.clear()
                 self._drain()
                 if self._batch:
+                    self.waiting_since_s = self.waiting_since_s or time.monotonic()
                     self._commit(connection)
                 if self._closing and not self._queue:
                     break
@@ -197,6 +201,7 @@ class Writer:
         if self.problem:
             log.warning("the database can be written again")
         self.problem = ""
+        self.waiting_since_s = None
         self._batch = Batch()
         self._in_database.update(batch.started)
         self._in_database.difference_update(batch.finished, batch.withdrawn)
