@@ -41,7 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     create.add_argument("--expires", metavar="TIME", help="as 90d, 12h or 30m (default: never)")
     for name, text in LIMITS.items():
-        create.add_argument("--" + name.replace("_", "-"), metavar="N", help=text + " (default: no limit)")
+        create.add_argument(
+            "--" + name.replace("_", "-"),
+            dest=f"limit_{name}",  # some are called like a setting
+            metavar="N",
+            help=text + " (default: no limit)",
+        )
     create.add_argument("--e2b", action="store_true", help="of the form that E2B's clients insist on")
     listing = commands.add_parser("list", help="all keys, without the keys themselves", allow_abbrev=False)
     revoke = commands.add_parser("revoke", help="make a key useless", allow_abbrev=False)
@@ -61,7 +66,7 @@ def _create(arguments: argparse.Namespace) -> int:
     from onehop.sessions.keys import KeyLimits, key_info, make_key
     from onehop.store import keys
 
-    given = {name: _number(getattr(arguments, name), name) for name in LIMITS}
+    given = {name: _number(getattr(arguments, f"limit_{name}"), name) for name in LIMITS}
     try:
         limits = msgspec.convert({name: value for name, value in given.items() if value}, KeyLimits)
         key, row = make_key(
