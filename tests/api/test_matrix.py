@@ -168,7 +168,7 @@ def test_every_route_is_classified(world: World, app_and_url: tuple[App, str, Pa
     }
     for one in world.operations:
         if one.scope == READ:
-            assert one.method in ("GET", "HEAD"), f"{name(one)} changes something: a key that may only read must not"
+            assert one.method in ("GET", "HEAD"), name(one)
         elif one.scope == EXECUTE:
             assert one.method not in ("GET", "HEAD"), name(one)
     native = {route.path for route in app_and_url[0]._native}
