@@ -14,6 +14,8 @@ OnehopError
 │   ├── NotFoundError            404  no such route
 │   │   ├── SessionNotFoundError 404  no such session, or it is not the caller's
 │   │   ├── ExecutionNotFoundError 404  no such execution, or it is not the caller's
+│   │   ├── ContextNotFoundError 404  no such context in the session
+│   │   ├── CommandNotFoundError 404  no such command in the session
 │   │   ├── FileNotFoundInWorkspaceError 404  no such file in the workspace
 │   │   └── KeyNotFoundError     404  no such key
 │   ├── MethodNotAllowedError    405  the route has other methods
@@ -128,6 +130,14 @@ class SessionNotFoundError(NotFoundError):
 
 class ExecutionNotFoundError(NotFoundError):
     type, title = "execution-not-found", "There is no such execution"
+
+
+class ContextNotFoundError(NotFoundError):
+    type, title = "context-not-found", "There is no such context"
+
+
+class CommandNotFoundError(NotFoundError):
+    type, title = "command-not-found", "There is no such command"
 
 
 class FileNotFoundInWorkspaceError(NotFoundError):
@@ -255,6 +265,8 @@ PROBLEMS: tuple[type[ProblemError], ...] = (
     NotFoundError,
     SessionNotFoundError,
     ExecutionNotFoundError,
+    ContextNotFoundError,
+    CommandNotFoundError,
     FileNotFoundInWorkspaceError,
     KeyNotFoundError,
     MethodNotAllowedError,

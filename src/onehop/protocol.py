@@ -32,6 +32,7 @@ class Kind(IntEnum):
     EXECUTE = 1
     PROCEED = 2  # answers SYNC: everything written before it has been taken
     WARM_UP = 3  # run small cells, so that the first real one finds its pages copied; nobody is waiting
+    ENTER = 4  # go to a folder, whose path below the workspace is the payload, before anything runs
     READY = 16
     RESULT = 17
     FAILURE = 18

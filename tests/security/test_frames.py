@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from onehop import protocol
 from onehop.protocol import FROM_KERNEL, HEADER, HEADER_BYTES, MAX_KERNEL_FRAME_BYTES
 from onehop.supervisor.link import READ_BYTES, Link
+from onehop.supervisor.pipes import Pipes
 
 
 @dataclass
@@ -30,7 +31,7 @@ class Record:
     def on_frame(self, link: Link, kind: int, execution: int, payload: bytes) -> None:
         self.frames.append((kind, execution, payload))
 
-    def on_output(self, link: Link, stream: str, data: bytes) -> None:
+    def on_output(self, link: Pipes, stream: str, data: bytes) -> None:
         self.output += data
 
     def on_violation(self, link: Link, what: str) -> None:

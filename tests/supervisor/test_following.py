@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from onehop.errors import ExecutionNotFoundError, InvalidRequestError, SessionBusyError
+from onehop.errors import ContextNotFoundError, ExecutionNotFoundError, InvalidRequestError, SessionBusyError
 from onehop.supervisor.client import SupervisorClient
 from onehop.supervisor.messages import Event, ExecutionSpec, SandboxSpec, decode_end
 from onehop.supervisor.spawn import SupervisorHandle
@@ -112,7 +112,7 @@ def test_one_execution_at_a_time_and_one_id(driver: Driver, session: Session) ->
             await driver.client.execute_once(
                 SandboxSpec(one_shot=True), ExecutionSpec(id="one", code="1"), Follower()
             )
-        with pytest.raises(InvalidRequestError):
+        with pytest.raises(ContextNotFoundError):
             await driver.client.execute(
                 session.id, ExecutionSpec(id="3", code="1"), Follower(), kernel="nosuch"
             )

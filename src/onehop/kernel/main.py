@@ -217,6 +217,10 @@ def run(channel_fd: int, home: str, environ: dict[str, str]) -> None:
             os._exit(0)
         if kind == Kind.EXECUTE:
             _execute(shell, channel, execution, protocol.decode_execute(payload))
+        elif kind == Kind.ENTER:
+            with contextlib.suppress(OSError):  # it is gone again: then the workspace itself will do
+                os.chdir(os.path.join(os.fsencode(home), payload))
+                os.environ["PWD"] = os.getcwd()
         elif kind == Kind.WARM_UP:
             shell.rehearse(rehearsal.in_kernel())
             channel.send(Kind.WARM)

@@ -13,6 +13,8 @@ from onehop import errors, protocol
 from onehop.supervisor.messages import (
     LENGTH,
     MAX_MESSAGE_BYTES,
+    CommandInfo,
+    ContextInfo,
     EnvironmentInfo,
     Event,
     ExecutionInfo,
@@ -92,11 +94,16 @@ class SupervisorClient(asyncio.Protocol):
         self, sandbox: str, spec: ExecutionSpec, listener: Listener, *, kernel: str = "main"
     ) -> None:
         """Starts an execution; its events go to `listener`. Raises SessionBusyError when one is running."""
+        await self._begin("execute", {"sandbox": sandbox, "kernel": kernel}, spec, listener)
+
+    async def _begin(
+        self, operation: str, arguments: dict[str, Any], spec: ExecutionSpec, listener: Listener
+    ) -> None:
         if spec.id in self._listeners:
             raise errors.InvalidRequestError("an execution has this id already")
         self._listeners[spec.id] = listener
         try:
-            await self._call("execute", {"sandbox": sandbox, "kernel": kernel}, execution_spec=spec)
+            await self._call(operation, arguments, execution_spec=spec)
         except BaseException:
             self._listeners.pop(spec.id, None)
             raise
@@ -128,6 +135,50 @@ class SupervisorClient(asyncio.Protocol):
         """The result is stored: the supervisor may forget the execution's events."""
         self._listeners.pop(execution, None)
         self._write(Request(0, "acknowledge", {"execution": execution}))
+
+    async def command(
+        self,
+        sandbox: str,
+        spec: ExecutionSpec,
+        listener: Listener,
+        *,
+        cwd: str,
+        stdin_open: bool,
+        background: bool,
+    ) -> None:
+        """Starts a shell command; see supervisor/commands.py."""
+        arguments = {"sandbox": sandbox, "cwd": cwd, "stdin_open": stdin_open, "background": background}
+        await self._begin("command", arguments, spec, listener)
+
+    async def commands(self, sandbox: str) -> list[CommandInfo]:
+        """Those that run, and the last of those that have ended."""
+        return msgspec.convert(await self._call("commands", {"sandbox": sandbox}), list[CommandInfo])
+
+    async def feed(self, sandbox: str, execution: str, data: bytes, *, close: bool) -> None:
+        """More stdin for a command. Raises CommandNotFoundError, ConflictError, TooManyError."""
+        await self._call("feed", {"sandbox": sandbox, "execution": execution, "data": data, "close": close})
+
+    async def signal(self, sandbox: str, execution: str, number: int) -> None:
+        """For a command's process group. Raises CommandNotFoundError, ConflictError."""
+        await self._call("signal", {"sandbox": sandbox, "execution": execution, "signal": number})
+
+    async def create_context(self, sandbox: str, name: str, *, cwd: str, most: int) -> ContextInfo:
+        """Another kernel. Raises ConflictError, TooManyError, InvalidRequestError."""
+        arguments = {"sandbox": sandbox, "name": name, "cwd": cwd, "most": most}
+        return msgspec.convert(await self._call("create_context", arguments), ContextInfo)
+
+    async def contexts(self, sandbox: str) -> list[ContextInfo]:
+        return msgspec.convert(await self._call("contexts", {"sandbox": sandbox}), list[ContextInfo])
+
+    async def restart_context(self, sandbox: str, name: str) -> ContextInfo:
+        """A new kernel in its place. Raises ContextNotFoundError."""
+        return msgspec.convert(
+            await self._call("restart_context", {"sandbox": sandbox, "name": name}), ContextInfo
+        )
+
+    async def delete_context(self, sandbox: str, name: str) -> None:
+        """Raises ContextNotFoundError, ConflictError."""
+        await self._call("delete_context", {"sandbox": sandbox, "name": name})
 
     async def interrupt(self, sandbox: str, *, kernel: str = "main") -> bool:
         """SIGINT for what runs; the variables stay. False when nothing ran."""

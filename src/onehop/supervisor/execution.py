@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 from onehop.supervisor.messages import LENGTH, End, Event, ExecutionSpec, Usage, encode
 
+SPILL_ASKED = "-"
+"""In the place of a spill file's name while init opens it."""
 MAX_EVENTS = 20_000
 """More events than this are merged: a flood of one-byte writes must not cost us an object each."""
 MAX_RESULTS = 1_000
@@ -34,6 +36,10 @@ class Execution:
         self.truncated = False
         self.spill_fd = -1
         self.spill_name = ""
+        self.exit_code: int | None = None
+        """Of a command."""
+        self.held_exit: int | None = None
+        """The same for a command that ended while the spill file was being opened."""
         self.held_end = b""
         """An end that came while the spill file was being opened."""
         self.spilled_bytes = 0
@@ -41,6 +47,11 @@ class Execution:
         self._loop = loop
         self._log: list[bytes] = []
         self._timers: list[asyncio.TimerHandle] = []
+
+    @property
+    def spill_asked(self) -> bool:
+        """Init is opening the spill file."""
+        return self.spill_name == SPILL_ASKED
 
     @property
     def last(self) -> int:

@@ -9,96 +9,77 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 import socket
 from typing import Protocol
 
 from onehop.protocol import FROM_KERNEL, HEADER, HEADER_BYTES, MAX_KERNEL_FRAME_BYTES, Kind, pack
+from onehop.supervisor.pipes import PIPE_READS_PER_TURN, OutputOwner, Pipes
 
 READ_BYTES = 262_144
-PIPE_READS_PER_TURN = 16
-"""A flood on one pipe must leave turns for the other sandboxes: 16 x 64 KiB, then the loop goes on."""
 FRAMES_PER_TURN = 64
-"""Likewise for frames. Our kernel waits for an answer after every few."""
+"""A flood of frames must leave turns for the other sandboxes. Our kernel waits for an answer after every few."""
 MAX_UNREAD_BYTES = 65_536
 """A kernel that asks and never reads the answers would make us keep them."""
 SO_PASSRIGHTS = 83
 """asm-generic/socket.h, Linux 6.16."""
 
 
-class Owner(Protocol):
+class Owner(OutputOwner, Protocol):
     """What a link tells its sandbox."""
 
     def on_frame(self, link: Link, kind: int, execution: int, payload: bytes) -> None: ...
-    def on_output(self, link: Link, stream: str, data: bytes) -> None: ...
     def on_violation(self, link: Link, what: str) -> None: ...
     def on_channel_closed(self, link: Link) -> None: ...
 
 
-class Link:
-    """Owns three descriptors and a pidfd; `close` frees them."""
+class Link(Pipes):
+    """A kernel: pipes and pidfd, and its channel.
+
+    Attributes:
+        ready: it has said that it takes cells.
+    """
 
     def __init__(self, owner: Owner, loop: asyncio.AbstractEventLoop, name: str) -> None:
-        self.name = name
+        super().__init__(owner, loop, name)
         self.ready = False
-        self.alive = True
-        self.pidfd = -1
-        self.inner_pid = -1
         self.exit_code: int | None = None
         self._owner = owner
-        self._loop = loop
         self._buffer = bytearray()
         self._unsent = bytearray()
-        self._paused = False
         self._more = False
         self._scheduled = False
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        out_read, out_write = os.pipe2(os.O_CLOEXEC)
-        err_read, err_write = os.pipe2(os.O_CLOEXEC)
-        for fd in (out_write, err_write):
-            os.fchmod(fd, 0o622)  # opening /dev/stdout checks the pipe's owner, who is not the sandbox's user
         self._channel = ours
         ours.setblocking(False)
         with contextlib.suppress(OSError):
             # Descriptors are refused when they are sent. Older kernels take them and drop them when we read,
             # in our time: closing may be slow (see setsockopt in jail/policy/seccomp.toml).
             ours.setsockopt(socket.SOL_SOCKET, SO_PASSRIGHTS, 0)
-        self._pipes = {out_read: "stdout", err_read: "stderr"}
-        for fd in self._pipes:
-            os.set_blocking(fd, False)
-        self.kernel_fds = [theirs.detach(), out_write, err_write]
-        """The kernel's ends; closed by `given` once init has them."""
+        self.theirs.insert(0, theirs.detach())
+
+    @property
+    def kernel_fds(self) -> list[int]:
+        """The kernel's ends: channel, stdout, stderr."""
+        return self.theirs
 
     def given(self) -> None:
-        """The kernel's ends are on their way: forget ours, and start to listen."""
-        for fd in self.kernel_fds:
-            os.close(fd)
-        self.kernel_fds = []
+        super().given()
         self._loop.add_reader(self._channel, self._on_channel)
-        for fd in self._pipes:
-            self._loop.add_reader(fd, self._on_pipe, fd)
 
     def close(self) -> None:
-        """Safe to call twice."""
-        self.alive = False
+        super().close()
         # Half a frame may be 16 MiB; others may hold on to a closed link for a while.
         self._buffer.clear()
         self._unsent.clear()
-        for fd in self.kernel_fds:
-            os.close(fd)
-        self.kernel_fds = []
         if self._channel.fileno() >= 0:
             self._loop.remove_reader(self._channel)
             self._loop.remove_writer(self._channel)
             self._channel.close()
-        for fd in self._pipes:
-            self._loop.remove_reader(fd)
-            os.close(fd)
-        self._pipes = {}
-        if self.pidfd >= 0:
-            os.close(self.pidfd)
-            self.pidfd = -1
+
+    def interrupt(self) -> bool:
+        """Asks what runs to stop; False when the kernel is gone."""
+        return self.signal(signal.SIGINT)
 
     # --- to the kernel ------------------------------------------------------------------------------
 
@@ -128,55 +109,7 @@ class Link:
         if not self._unsent:
             self._loop.remove_writer(self._channel)
 
-    def signal(self, number: int) -> bool:
-        """For the kernel and its process group; False when it is gone already.
-
-        The group is found through the pidfd, so a pid that was given to somebody else is never hit.
-        """
-        if self.pidfd < 0:
-            return False
-        try:
-            pid = _pid_of(self.pidfd)
-            if pid > 0:
-                signal.pidfd_send_signal(self.pidfd, 0)
-                os.killpg(pid, number)
-            else:
-                signal.pidfd_send_signal(self.pidfd, number)
-        except ProcessLookupError:
-            return False
-        return True
-
     # --- from the kernel ----------------------------------------------------------------------------
-
-    def pause_output(self) -> None:
-        """Stops reading the pipes while a spill file is being opened; the kernel blocks when they are full."""
-        if not self._paused:
-            self._paused = True
-            for fd in self._pipes:
-                self._loop.remove_reader(fd)
-
-    def resume_output(self) -> None:
-        if self._paused:
-            self._paused = False
-            for fd in self._pipes:
-                self._loop.add_reader(fd, self._on_pipe, fd)
-
-    def discard_output(self) -> None:
-        """Empties the pipes of what an execution that has ended left there: it is nobody else's output."""
-        for fd in self._pipes:
-            for _ in range(PIPE_READS_PER_TURN):
-                try:
-                    if len(os.read(fd, 65536)) < 65536:
-                        break
-                except BlockingIOError:
-                    break
-
-    def drain(self) -> None:
-        """Takes everything that is in the pipes now."""
-        for fd, stream in list(self._pipes.items()):
-            if self._read_pipe(fd, stream, PIPE_READS_PER_TURN):
-                # Still more: bounded, since a process may write as fast as we read.
-                self._read_pipe(fd, stream, 4 * PIPE_READS_PER_TURN)
 
     def drain_all(self) -> None:
         """Frames that are complete, then text: before the end of the kernel is reported."""
@@ -190,23 +123,6 @@ class Link:
         self._on_channel()
         if self.alive and fd in self._pipes:
             self._read_pipe(fd, self._pipes[fd], PIPE_READS_PER_TURN)
-
-    def _read_pipe(self, fd: int, stream: str, turns: int) -> bool:
-        """True when it stopped because of `turns` and not because the pipe was empty."""
-        for _ in range(turns):
-            if self._paused or fd not in self._pipes:
-                return False
-            try:
-                data = os.read(fd, 65536)
-            except BlockingIOError:
-                return False
-            if not data:
-                self._loop.remove_reader(fd)
-                return False
-            self._owner.on_output(self, stream, data)
-            if len(data) < 65536:
-                return False
-        return True
 
     def _on_channel(self) -> None:
         if not self.alive:
@@ -266,11 +182,3 @@ class Link:
     def _is_final(payload: bytes) -> bool:
         # Our kernel encodes Result as a map whose last member is `final: true`, or leaves it out.
         return payload.endswith(b"\xa5final\xc3")
-
-
-def _pid_of(pidfd: int) -> int:
-    with open(f"/proc/self/fdinfo/{pidfd}") as file:
-        for line in file:
-            if line.startswith("Pid:"):
-                return int(line.split()[1])
-    return -1

@@ -65,7 +65,13 @@ class ExecutionSpec(msgspec.Struct, omit_defaults=True):
 
 
 class SandboxInfo(msgspec.Struct):
-    """A sandbox that was handed out. `isolation` has the members `level`, `memory`, `pids`, `network`."""
+    """A sandbox that was handed out.
+
+    Args:
+        isolation: has the members `level`, `memory`, `pids`, `network`.
+        executions: that nobody has acknowledged.
+        places: of those that run: by execution, the context's name, or for a command `!` and its id.
+    """
 
     id: str
     environment: str
@@ -73,6 +79,7 @@ class SandboxInfo(msgspec.Struct):
     one_shot: bool
     isolation: dict[str, str]
     executions: list[str] = []
+    places: dict[str, str] = {}
 
 
 class EnvironmentInfo(msgspec.Struct):
@@ -98,6 +105,39 @@ class ExecutionInfo(msgspec.Struct):
     ended_session: str = ""
 
 
+class ContextInfo(msgspec.Struct):
+    """A kernel of a sandbox: its name, where it started (a folder of the workspace), and what it does."""
+
+    name: str
+    cwd: str
+    status: str
+    created_at: float
+
+
+class CommandInfo(msgspec.Struct):
+    """A shell command of a sandbox.
+
+    Args:
+        id: of its execution.
+        status: `running`, or a terminal status.
+        exit_code: None while it runs, and when a signal ended it.
+        pid: inside the sandbox.
+        background: nobody waits for its end.
+        stdin_open: it may be fed.
+        started_at, ended_at: seconds since 1970; 0 while it runs.
+    """
+
+    id: str
+    command: str
+    pid: int
+    background: bool
+    stdin_open: bool
+    started_at: float
+    ended_at: float = 0.0
+    status: str = "running"
+    exit_code: int | None = None
+
+
 class Usage(msgspec.Struct):
     """Measured from outside the sandbox. -1 where the machine cannot tell."""
 
@@ -117,6 +157,7 @@ class End(msgspec.Struct, omit_defaults=True):
         truncated: output was left out of the events.
         spill_file: the workspace file that holds all output from the point of truncation on.
         spilled_bytes: its length.
+        exit_code: of a command that no signal ended.
         workspace_used: the workspace holds at least one file or directory, so a listing is worthwhile.
     """
 
@@ -129,6 +170,7 @@ class End(msgspec.Struct, omit_defaults=True):
     spill_file: str = ""
     spilled_bytes: int = 0
     workspace_used: bool = False
+    exit_code: int | None = None
 
 
 class Event(msgspec.Struct, array_like=True):

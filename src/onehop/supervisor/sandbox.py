@@ -16,20 +16,28 @@ from collections.abc import Callable
 from typing import Any
 
 from onehop import protocol
-from onehop.errors import InvalidRequestError, SessionBusyError, UnavailableError
+from onehop.errors import (
+    ConflictError,
+    ContextNotFoundError,
+    InvalidRequestError,
+    SessionBusyError,
+    TooManyError,
+    UnavailableError,
+)
 from onehop.jail import cgroups
 from onehop.protocol import Kind
-from onehop.supervisor.execution import MAX_EVENTS, MAX_RESULTS, Execution
+from onehop.supervisor.command import Command
+from onehop.supervisor.commands import Commands, refusal
+from onehop.supervisor.execution import MAX_EVENTS, MAX_RESULTS, SPILL_ASKED, Execution
 from onehop.supervisor.link import Link
-from onehop.supervisor.messages import End, ExecutionSpec, SandboxSpec, Usage
+from onehop.supervisor.messages import ContextInfo, End, ExecutionSpec, SandboxSpec, Usage
+from onehop.supervisor.pipes import Pipes
 from onehop.supervisor.surroundings import Surroundings
 
 EXIT_REPORT_S = 0.08
 """How long init may take to tell a dead kernel's exit code before the end is reported without it."""
 START_TIMEOUT_S = 20.0
 LATE_OUTPUT_BYTES = 65_536
-SPILL_ASKED = "-"
-"""In the place of a spill file's name while init opens it."""
 
 
 class Sandbox:
@@ -54,7 +62,10 @@ class Sandbox:
         self.owner_id = ""
         self.death_reason = ""
         self.created_s = time.monotonic()
-        self.links: dict[str, Link] = {}
+        self.links: dict[str, Link | Command] = {}
+        """By name of the context, and `!` with the id of a command."""
+        self.commands = Commands(self)
+        self.contexts: dict[str, ContextInfo] = {}
         self.running: dict[str, Execution] = {}
         self.executions: dict[str, Execution] = {}
         self.restarting: set[str] = set()
@@ -64,7 +75,7 @@ class Sandbox:
         self.around = around
         self.group: cgroups.Group | None = None
         self._on_ready, self._on_warm, self._on_gone = on_ready, on_warm, on_gone
-        self._loop = asyncio.get_running_loop()
+        self.loop = self._loop = asyncio.get_running_loop()
         self._workspace = -1
         self._numbers = 0
         self._tickets: dict[int, Callable[[dict[str, Any], list[int]], None]] = {}
@@ -79,14 +90,14 @@ class Sandbox:
         ours.setblocking(False)
         self._control = ours
         self._init_fd = theirs.detach()
-        self.links["main"] = Link(self, self._loop, "main")
+        self._add_context("main", "")
         self._start_timer = self._loop.call_later(START_TIMEOUT_S, self.die, "it did not start in time")
 
     # --- birth --------------------------------------------------------------------------------------
 
     def fork_fds(self) -> list[int]:
         """What the zygote passes to the new init; `forked` or `die` closes our copies."""
-        return [self._init_fd, *self.links["main"].kernel_fds]
+        return [self._init_fd, *self.link("main").kernel_fds]
 
     async def forked(self, pid: int) -> None:
         """The init exists and waits for "go": put it into its control group, then let it go."""
@@ -148,11 +159,52 @@ class Sandbox:
         except OSError as error:
             self.die(f"its init does not take requests: {error}")
 
-    def ask(self, message: dict[str, Any], answer: Callable[[dict[str, Any], list[int]], None]) -> None:
+    def ask(
+        self,
+        message: dict[str, Any],
+        answer: Callable[[dict[str, Any], list[int]], None],
+        fds: list[int] | None = None,
+    ) -> None:
         """A request to init with one answer; `answer` gets the event and owns the descriptors."""
         self._ticket += 1
         self._tickets[self._ticket] = answer
-        self._tell({**message, "ticket": self._ticket})
+        self._tell({**message, "ticket": self._ticket}, fds)
+
+    async def request(
+        self,
+        message: dict[str, Any],
+        fds: list[int] | None = None,
+        *,
+        timeout_s: float,
+        sent: Callable[[], None] | None = None,
+    ) -> tuple[dict[str, Any], list[int]]:
+        """Like `ask`, for who can wait; the descriptors are the caller's. Raises UnavailableError.
+
+        Args:
+            sent: called when `fds` are on their way.
+        """
+        answered: asyncio.Future[tuple[dict[str, Any], list[int]]] = self._loop.create_future()
+
+        def answer(event: dict[str, Any], received: list[int]) -> None:
+            if answered.done():
+                for fd in received:
+                    os.close(fd)
+            else:
+                answered.set_result((event, received))
+
+        self.ask(message, answer, fds)
+        if sent is not None:
+            sent()
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await answered
+        except TimeoutError:
+            raise UnavailableError("the sandbox does not answer") from None
+
+    def check_assigned(self) -> None:
+        """Raises UnavailableError unless a session has it."""
+        if self.state != "assigned":
+            raise UnavailableError(f"the sandbox has ended: {self.death_reason}")
 
     def _on_control(self) -> None:
         try:
@@ -168,7 +220,7 @@ class Sandbox:
         match message["event"]:
             case "kernel":
                 link = self.links.get(message["kernel"])
-                if link is not None and link.alive and link.pidfd < 0:
+                if isinstance(link, Link) and link.alive and link.pidfd < 0:
                     link.pidfd, fds = fds[0], []
                     link.inner_pid = message["pid"]
             case "ready":
@@ -178,8 +230,10 @@ class Sandbox:
                 self._maybe_ready()
             case "kernel_exit":
                 link = self.links.get(message["kernel"])
-                if link is not None and link.inner_pid == message["pid"]:
+                if isinstance(link, Link) and link.inner_pid == message["pid"]:
                     self._kernel_exit(message["kernel"], message["code"], link)
+            case "command_exit":
+                self.commands.exited(message["command"], message["code"])
             case "failed":
                 self.die(message["detail"])
             case "refused" if message["do"] == "kernel":
@@ -192,7 +246,7 @@ class Sandbox:
             os.close(fd)
 
     def _maybe_ready(self) -> None:
-        if self.state == "preparing" and self._workspace >= 0 and self.links["main"].ready:
+        if self.state == "preparing" and self._workspace >= 0 and self.link("main").ready:
             self._start_timer.cancel()
             self.state = "ready"
             self.started = True
@@ -201,7 +255,7 @@ class Sandbox:
     def warm_up(self) -> None:
         """Has the waiting kernel run small cells; an execution that comes meanwhile follows after them."""
         self.warmth = "warming"
-        self.links["main"].send(Kind.WARM_UP, 0)
+        self.link("main").send(Kind.WARM_UP, 0)
 
     # --- handing out --------------------------------------------------------------------------------
 
@@ -247,7 +301,7 @@ class Sandbox:
         if limits == before:
             return
         self._tell({"do": "limits", "limits": limits})
-        link = self.links["main"]
+        link = self.link("main")
         if any(value > before[name] for name, value in limits.items()):
             # Raising a hard limit takes CAP_SYS_RESOURCE on the host, which an ordinary user and many a
             # container's root do not have. A new kernel gets them from init, which is bound by none.
@@ -259,6 +313,75 @@ class Sandbox:
     def isolation(self) -> dict[str, str]:
         return dict(self.around.isolation)
 
+    # --- contexts -----------------------------------------------------------------------------------
+
+    def link(self, kernel: str) -> Link:
+        """Raises ContextNotFoundError."""
+        link = self.links.get(kernel)
+        if not isinstance(link, Link):
+            raise ContextNotFoundError(f"there is no context {kernel!r}")
+        return link
+
+    def _add_context(self, name: str, cwd: str) -> ContextInfo:
+        self.links[name] = Link(self, self._loop, name)
+        info = self.contexts[name] = ContextInfo(name, cwd, "starting", time.time())
+        return info
+
+    def context(self, name: str) -> ContextInfo:
+        """What it is doing now. Raises ContextNotFoundError."""
+        link, info = self.link(name), self.contexts[name]
+        info.status = "busy" if name in self.running else "idle" if link.ready else "starting"
+        return info
+
+    async def create_context(self, name: str, cwd: str, most: int) -> ContextInfo:
+        """Another kernel.
+
+        Args:
+            cwd: folder of the workspace where it starts, empty for the workspace itself.
+            most: contexts that there may be.
+
+        Raises:
+            ConflictError, TooManyError, InvalidRequestError, UnavailableError: there will be none.
+        """
+        self.check_assigned()
+        if cwd:
+            answer, _ = await self.request({"do": "folder", "path": cwd}, timeout_s=START_TIMEOUT_S)
+            if answer["event"] != "folder":
+                raise refusal(answer, f"cwd: there is no folder {cwd!r} in the workspace", "cwd")
+            self.check_assigned()
+        if name in self.contexts:
+            raise ConflictError(f"there is a context {name!r} already")
+        if len(self.contexts) >= most:
+            raise TooManyError(f"there are {len(self.contexts)} contexts already, the most allowed")
+        self._add_context(name, cwd)
+        self._new_kernel(name)
+        return self.context(name)
+
+    def restart_context(self, name: str) -> ContextInfo:
+        """A new kernel in the place of another: its variables are gone, the files stay."""
+        self._stop_kernel(name, "its context was started anew")
+        self._new_kernel(name)
+        return self.context(name)
+
+    def delete_context(self, name: str) -> None:
+        """Raises ContextNotFoundError; ConflictError for the one that every session has."""
+        if name == "main":
+            raise ConflictError("the context 'main' stays as long as its session; it can be restarted")
+        self._stop_kernel(name, "its context was deleted")
+        self.links.pop(name).close()
+        del self.contexts[name]
+
+    def _stop_kernel(self, name: str, reason: str) -> None:
+        self.check_assigned()
+        link = self.link(name)
+        link.drain_all()
+        link.signal(signal.SIGKILL)
+        execution = self.running.get(name)
+        if execution is not None:
+            self.finish(name, execution, "killed", reason, variables="lost")
+        self.died_between.discard(name)
+        self._waiting_for_kernel = [one for one in self._waiting_for_kernel if one[0] != name]
+
     # --- executions ---------------------------------------------------------------------------------
 
     def execute(self, kernel: str, spec: ExecutionSpec) -> Execution:
@@ -269,17 +392,12 @@ class Sandbox:
             UnavailableError: the sandbox is dying.
             InvalidRequestError: there is no such context.
         """
-        if self.state != "assigned":
-            raise UnavailableError(f"the sandbox has ended: {self.death_reason}")
-        link = self.links.get(kernel)
-        if link is None:
-            raise InvalidRequestError(f"there is no context {kernel!r}")
+        self.check_assigned()
+        link = self.link(kernel)
         if kernel in self.running:
             raise SessionBusyError("another execution is running here; wait for it or interrupt it")
-        self._numbers += 1
-        execution = Execution(spec, self._numbers, self._loop)
-        self.executions[spec.id] = execution
         if kernel in self.died_between:
+            execution = self._new_execution(spec)
             self.died_between.discard(kernel)
             execution.finish(
                 End(
@@ -290,10 +408,7 @@ class Sandbox:
                 )
             )
             return execution
-        self.running[kernel] = execution
-        if self.group is not None:
-            self.group.reset_peak()
-        execution.cpu_start_ns = self._cpu_ns(link)
+        execution = self.begin(kernel, link, spec)
         if self._late:
             execution.add("stdout", bytes(self._late))
             self._late.clear()
@@ -302,9 +417,24 @@ class Sandbox:
             link.send(Kind.EXECUTE, execution.number, payload)
         else:
             self._waiting_for_kernel.append(
-                (kernel, lambda: self.links[kernel].send(Kind.EXECUTE, execution.number, payload))
+                (kernel, lambda: self.link(kernel).send(Kind.EXECUTE, execution.number, payload))
             )
-        execution.after(spec.timeout_s, lambda: self._deadline(kernel, execution))
+        return execution
+
+    def _new_execution(self, spec: ExecutionSpec) -> Execution:
+        self._numbers += 1
+        execution = self.executions[spec.id] = Execution(spec, self._numbers, self._loop)
+        return execution
+
+    def begin(self, place: str, link: Link | Command, spec: ExecutionSpec) -> Execution:
+        """An execution that runs from now on, in a context or as a command; 0 for `timeout_s` is no deadline."""
+        execution = self.running[place] = self._new_execution(spec)
+        self.links[place] = link
+        if self.group is not None:
+            self.group.reset_peak()
+        execution.cpu_start_ns = self._cpu_ns(link)
+        if spec.timeout_s > 0:
+            execution.after(spec.timeout_s, lambda: self._deadline(place, execution))
         self.around.watch(self)
         return execution
 
@@ -316,7 +446,7 @@ class Sandbox:
         if not execution.stopping:
             execution.stopping = "interrupted"
             execution.stop_reason = "it was interrupted"
-        return self.links[kernel].signal(signal.SIGINT)
+        return self.links[kernel].interrupt()
 
     def _deadline(self, kernel: str, execution: Execution) -> None:
         self.stop_execution(
@@ -332,16 +462,21 @@ class Sandbox:
         if grace_s <= 0:
             self._kill_execution(kernel, execution)
             return
-        self.links[kernel].signal(signal.SIGINT)
+        self.links[kernel].interrupt()
         execution.after(grace_s, lambda: self._kill_execution(kernel, execution))
 
     def _kill_execution(self, kernel: str, execution: Execution) -> None:
         link = self.links[kernel]
+        if isinstance(link, Command):
+            link.drain()
+            link.signal(signal.SIGKILL)
+            self.finish(kernel, execution, execution.stopping, execution.stop_reason)
+            return
         link.drain_all()
         if execution.end is not None:
             return
         if self.spec.one_shot:
-            self._finish(
+            self.finish(
                 kernel,
                 execution,
                 execution.stopping,
@@ -352,10 +487,10 @@ class Sandbox:
             self.die(execution.stop_reason)
             return
         link.signal(signal.SIGKILL)
-        self._finish(kernel, execution, execution.stopping, execution.stop_reason, variables="lost")
+        self.finish(kernel, execution, execution.stopping, execution.stop_reason, variables="lost")
         self._replace_kernel(kernel)
 
-    def _finish(
+    def finish(
         self,
         kernel: str,
         execution: Execution,
@@ -396,10 +531,13 @@ class Sandbox:
                 spill_file=execution.spill_name,
                 spilled_bytes=execution.spilled_bytes,
                 workspace_used=used,
+                exit_code=execution.exit_code,
             )
         )
+        if isinstance(self.links.get(kernel), Command):
+            self.commands.ended(kernel, execution)
 
-    def _cpu_ns(self, link: Link) -> int:
+    def _cpu_ns(self, link: Pipes) -> int:
         try:
             if self.group is not None:
                 value = self.group.cpu_ns()
@@ -418,6 +556,8 @@ class Sandbox:
                 return
             link.ready = True
             self.restarting.discard(link.name)
+            if self.contexts[link.name].cwd:
+                link.send(Kind.ENTER, 0, os.fsencode(self.contexts[link.name].cwd))
             waiting, self._waiting_for_kernel = self._waiting_for_kernel, []
             for kernel, action in waiting:
                 if kernel == link.name:
@@ -479,17 +619,17 @@ class Sandbox:
         if execution.stopping:
             # The code may have ended by itself in the same moment; a deadline that passed stays one.
             if status == "ok" and execution.stopping == "interrupted":
-                self._finish(link.name, execution, "ok")
+                self.finish(link.name, execution, "ok")
             else:
-                self._finish(link.name, execution, execution.stopping, execution.stop_reason)
+                self.finish(link.name, execution, execution.stopping, execution.stop_reason)
             return
         # Nobody interrupted it: the code raised KeyboardInterrupt by itself.
-        self._finish(link.name, execution, "error" if status == "interrupted" else status)
+        self.finish(link.name, execution, "error" if status == "interrupted" else status)
 
-    def on_output(self, link: Link, stream: str, data: bytes) -> None:
+    def on_output(self, link: Pipes, stream: str, data: bytes) -> None:
         execution = self.running.get(link.name)
         if execution is None:
-            if self.state == "assigned" and len(self._late) < LATE_OUTPUT_BYTES:
+            if isinstance(link, Link) and self.state == "assigned" and len(self._late) < LATE_OUTPUT_BYTES:
                 self._late += data[: LATE_OUTPUT_BYTES - len(self._late)]
             return
         if not execution.truncated or execution.output_left > 0:
@@ -504,7 +644,7 @@ class Sandbox:
             execution.truncated = True
             self._spill(link, execution, data)
 
-    def _spill(self, link: Link, execution: Execution, data: bytes) -> None:
+    def _spill(self, link: Pipes, execution: Execution, data: bytes) -> None:
         if execution.spill_fd >= 0:
             try:
                 view = memoryview(data)
@@ -534,14 +674,20 @@ class Sandbox:
             if execution.end is not None:
                 link.discard_output()
             link.resume_output()
+            if execution.end is not None:
+                return
             held, execution.held_end = execution.held_end, b""
-            if held and execution.end is None:
+            if held and isinstance(link, Link):
                 link.drain()
                 self._done(link, execution, held)
+            elif execution.held_exit is not None:
+                link.drain()
+                if execution.end is None:
+                    self.commands.finish(link.name, execution, execution.held_exit)
 
         self.ask({"do": "spill", "name": name}, answer)
 
-    def _over_quota(self, link: Link, execution: Execution) -> None:
+    def _over_quota(self, link: Pipes, execution: Execution) -> None:
         self.stop_execution(link.name, execution, "output_limit", "its output filled the workspace's quota")
 
     def on_violation(self, link: Link, what: str) -> None:
@@ -549,7 +695,7 @@ class Sandbox:
         execution = self.running.get(link.name)
         reason = f"the kernel sent {what}, which no kernel of ours sends"
         if execution is not None:
-            self._finish(link.name, execution, "protocol_error", reason, variables="lost", session="ended")
+            self.finish(link.name, execution, "protocol_error", reason, variables="lost", session="ended")
         self.die(reason, status="protocol_error")
 
     def on_channel_closed(self, link: Link) -> None:
@@ -577,9 +723,9 @@ class Sandbox:
                 self.die("its kernel ended while it waited in the pool")
                 return
         elif execution.stopping and execution.stopping != "interrupted":
-            self._finish(kernel, execution, execution.stopping, execution.stop_reason, variables="lost")
+            self.finish(kernel, execution, execution.stopping, execution.stop_reason, variables="lost")
         else:
-            self._finish(
+            self.finish(
                 kernel,
                 execution,
                 "kernel_died",
@@ -597,7 +743,8 @@ class Sandbox:
         self._new_kernel(kernel)
 
     def _new_kernel(self, kernel: str) -> None:
-        self.links[kernel].close()
+        if kernel in self.links:
+            self.links[kernel].close()
         link = self.links[kernel] = Link(self, self._loop, kernel)
         self.restarting.add(kernel)
         self._tell({"do": "kernel", "kernel": kernel}, link.kernel_fds)
@@ -643,8 +790,7 @@ class Sandbox:
 
     def open_porter(self, fd: int) -> None:
         """Init starts a porter on `fd`, a connected stream socket that stays the caller's to close."""
-        if self.state != "assigned":
-            raise UnavailableError(f"the sandbox has ended: {self.death_reason}")
+        self.check_assigned()
         self._tell({"do": "porter"}, [fd])
 
     # --- death --------------------------------------------------------------------------------------
@@ -657,7 +803,7 @@ class Sandbox:
         self.death_reason = reason
         self._start_timer.cancel()
         for kernel, execution in list(self.running.items()):
-            self._finish(kernel, execution, status, reason, variables="lost", session="ended")
+            self.finish(kernel, execution, status, reason, variables="lost", session="ended")
         if before == "forking":
             return  # the zygote's answer, or its death, brings us on
         self._kill_init()
@@ -686,6 +832,7 @@ class Sandbox:
         self._drop_init_fd()
         for link in self.links.values():
             link.close()
+        self.commands.close()
         self._loop.remove_reader(self._control)
         self._control.close()
         if self._workspace >= 0:

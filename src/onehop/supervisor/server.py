@@ -212,6 +212,7 @@ class Service:
             one_shot=sandbox.spec.one_shot,
             isolation=sandbox.isolation(),
             executions=list(sandbox.executions),
+            places={execution.spec.id: place for place, execution in sandbox.running.items()},
         )
 
     def unacknowledged(self) -> list[ExecutionInfo]:
@@ -393,6 +394,51 @@ class Connection(asyncio.Protocol):
         self._service.remember(sandbox, execution)
         self._loop_soon_follow(execution)
         return None
+
+    async def do_command(self, request: Request) -> Any:
+        spec, arguments = request.execution_spec, request.arguments
+        assert spec is not None
+        self._check_new(spec.id)
+        sandbox = self._service.sandbox(arguments["sandbox"])
+        execution = await sandbox.commands.start(
+            spec,
+            cwd=arguments["cwd"],
+            stdin_open=arguments["stdin_open"],
+            background=arguments["background"],
+        )
+        self._service.remember(sandbox, execution)
+        self._loop_soon_follow(execution)
+
+    def do_commands(self, request: Request) -> Any:
+        return self._service.sandbox(request.arguments["sandbox"]).commands.list()
+
+    def do_feed(self, request: Request) -> Any:
+        arguments = request.arguments
+        sandbox = self._service.sandbox(arguments["sandbox"])
+        sandbox.commands.feed(arguments["execution"], arguments["data"], close=arguments["close"])
+
+    def do_signal(self, request: Request) -> Any:
+        arguments = request.arguments
+        self._service.sandbox(arguments["sandbox"]).commands.signal(
+            arguments["execution"], arguments["signal"]
+        )
+
+    async def do_create_context(self, request: Request) -> Any:
+        arguments = request.arguments
+        sandbox = self._service.sandbox(arguments["sandbox"])
+        return await sandbox.create_context(arguments["name"], arguments["cwd"], arguments["most"])
+
+    def do_contexts(self, request: Request) -> Any:
+        sandbox = self._service.sandbox(request.arguments["sandbox"])
+        return [sandbox.context(name) for name in sandbox.contexts]
+
+    def do_restart_context(self, request: Request) -> Any:
+        arguments = request.arguments
+        return self._service.sandbox(arguments["sandbox"]).restart_context(arguments["name"])
+
+    def do_delete_context(self, request: Request) -> Any:
+        arguments = request.arguments
+        self._service.sandbox(arguments["sandbox"]).delete_context(arguments["name"])
 
     def do_attach(self, request: Request) -> Any:
         _, execution = self._service.execution(request.arguments["execution"])

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from onehop.jail import cgroups, landlock, syscalls
 from onehop.supervisor.children import Children
-from onehop.supervisor.link import _pid_of as pid_of
 from onehop.supervisor.messages import SandboxSpec
+from onehop.supervisor.pipes import pid_of as pid_of
 
 if TYPE_CHECKING:
     from onehop.supervisor.sandbox import Sandbox

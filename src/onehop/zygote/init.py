@@ -21,7 +21,7 @@ from typing import Any
 
 from onehop.jail import enter, landlock, syscalls
 from onehop.kernel import main as kernel_main
-from onehop.zygote import porter
+from onehop.zygote import commands, porter
 
 UID = enter.UID
 MESSAGE_BYTES = 65536
@@ -71,6 +71,7 @@ class Init:
         self.control = control
         self.go = go
         self.kernels: dict[int, str] = {}
+        self.commands: dict[int, str] = {}
         if go["nice"]:
             os.nice(go["nice"])
         if template.namespaces:
@@ -188,6 +189,32 @@ class Init:
         finally:
             os.close(fd)
 
+    # --- commands ---------------------------------------------------------------------------------
+
+    def on_folder(self, request: dict[str, Any], fds: list[int]) -> None:
+        """Whether the workspace has such a folder."""
+        os.close(commands.open_folder(self.workspace, request["path"]))
+        self._send({"event": "folder", "ticket": request["ticket"]})
+
+    def on_command(self, request: dict[str, Any], fds: list[int]) -> None:
+        """Starts bash; `fds` are its stdin, stdout and stderr, and the file that says what it is to do."""
+        folder = commands.open_folder(self.workspace, request["cwd"])
+        try:
+            pid = os.fork()
+            if pid == 0:
+                try:
+                    commands.become(fds, folder, self.home, self.template, self.ruleset, self.go)
+                finally:
+                    os._exit(126)
+        finally:
+            os.close(folder)
+        self.commands[pid] = request["command"]
+        pidfd = os.pidfd_open(pid)
+        try:
+            self._send({"event": "command", "ticket": request["ticket"], "pid": pid}, [pidfd])
+        finally:
+            os.close(pidfd)
+
     # --- kernels ----------------------------------------------------------------------------------
 
     def start_kernel(self, request: dict[str, Any], fds: list[int], *, keep: bool = False) -> None:
@@ -240,6 +267,11 @@ class Init:
                 return
             if pid == 0:
                 return
+            command = self.commands.pop(pid, None)
+            if command is not None:
+                code = os.waitstatus_to_exitcode(status)
+                self._send({"event": "command_exit", "command": command, "code": code})
+                continue
             name = self.kernels.pop(pid, None)
             if name is not None:
                 # What is left of its group must not go on unseen.
