@@ -30,8 +30,8 @@ from bench.server import real_home
 from onehop.environments import DEFAULT_NAME, ensure
 from onehop.protocol import Kind
 from onehop.supervisor.link import Link
-from onehop.supervisor.pipes import pid_of
 from onehop.supervisor.messages import ExecutionSpec, SandboxSpec
+from onehop.supervisor.pipes import pid_of
 from onehop.supervisor.pool import Pool
 from onehop.supervisor.sandbox import Sandbox
 from onehop.supervisor.server import Service
