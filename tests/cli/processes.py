@@ -14,7 +14,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 START_S = 60.0
 END_S = 15.0
@@ -153,10 +153,17 @@ def children(pid: int) -> list[int]:
     return found
 
 
+class Started(Protocol):
+    """A process with a folder of its own for temporary files."""
+
+    temporary: Path
+    process: Any
+
+
 class Traces:
     """What exists because of a server: processes, their control groups, temporary files and mounts."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Started) -> None:
         self._temporary = server.temporary
         self.processes: set[tuple[int, str]] = set()
         self.groups: set[Path] = set()

@@ -60,12 +60,13 @@ def _broken(where: Where, known: bool, error: Exception) -> UnreachableError:
     if unsent and not where.is_embedded:
         text = f"no server answers at {place}; start one with: onehop serve"
     elif unsent:
-        text = f"{place} has ended, and its sessions with it; make a new session"
+        text = f"{place} has ended, and its sessions with it; make a new Session or Client"
     elif isinstance(error, httpx2.TimeoutException):
         text = f"{place} said nothing for {READ_TIMEOUT_S:g} s; the execution may be running on: ask for it again"
     else:
         text = f"the connection to {place} broke ({type(error).__name__}); what was started there may be running on"
-    return UnreachableError(text, unsent=unsent, known=known)
+    # The engine's own process keeps the socket open as long as it lives: nobody comes back there.
+    return UnreachableError(text, unsent=unsent, known=known and not where.is_embedded)
 
 
 def _reply(response: httpx2.Response, body: bytes) -> Reply:

@@ -11,6 +11,7 @@ import atexit
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -37,6 +38,11 @@ class _Engine:
     def usable(self) -> bool:
         return self.owner == os.getpid() and self.process.poll() is None
 
+    def clear(self) -> None:
+        """Removes what a killed engine could not remove itself: its folder; the rest ends with it."""
+        if self.owner == os.getpid():
+            shutil.rmtree(os.path.dirname(self.socket), ignore_errors=True)
+
 
 def socket_path() -> str:
     """The socket of this process's engine; the first call starts it, and takes seconds.
@@ -49,7 +55,10 @@ def socket_path() -> str:
     """
     global _engine
     with _lock:
-        if _engine is None or not _engine.usable:
+        if _engine is not None and not _engine.usable:
+            _engine.clear()
+            _engine = None
+        if _engine is None:
             _engine = _start()
         return _engine.socket
 
@@ -61,12 +70,13 @@ def stop() -> None:
         engine, _engine = _engine, None
     if engine is None or engine.owner != os.getpid():
         return
-    engine.process.terminate()
+    engine.process.terminate()  # does nothing to one that has ended
     try:
         engine.process.wait(STOP_S)
     except subprocess.TimeoutExpired:
         engine.process.kill()
         engine.process.wait()
+    engine.clear()
 
 
 def _start() -> _Engine:
