@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -112,3 +113,37 @@ async def test_a_text_file_is_refused(session: Any, tmp_path: Path) -> None:
     with (tmp_path / "t").open() as opened:
         with pytest.raises(TypeError, match="binary"):
             await session.files.write("t", opened)
+
+
+async def test_folders(session: Any, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    (source / "deep" / "er").mkdir(parents=True)
+    (source / "empty").mkdir()
+    (source / "a.txt").write_text("a")
+    (source / "deep" / "er" / "b.bin").write_bytes(bytes(range(256)) * 3000)
+    (source / "link").symlink_to("/etc/passwd")
+    files = session.files
+    sent = await files.upload_tree(source, "in")
+    assert [one.path for one in sent] == ["in/a.txt", "in/deep/er/b.bin"]
+    listed = await files.list("in/deep")
+    assert [(one.path, one.bytes) for one in listed] == [("in/deep/er/b.bin", 768_000)]
+    assert abs(listed[0].modified_at.timestamp() - time.time()) < 600
+    assert (await files.move("in/deep", "out")).path == "out"
+    got = await files.download_tree(tmp_path / "back", "out")
+    assert got == [tmp_path / "back/er/b.bin"]
+    assert got[0].read_bytes() == (source / "deep/er/b.bin").read_bytes()
+    await files.write("taken", "x")
+    with pytest.raises(errors.ConflictError):
+        await files.move("taken", "in/a.txt")
+    await files.move("taken", "in/a.txt", overwrite=True)
+    with pytest.raises(errors.ProblemError):
+        await files.delete("in")
+    await files.delete("in", recursive=True)
+    whole = await files.download_tree(tmp_path / "all")
+    assert [path.relative_to(tmp_path / "all").as_posix() for path in whole] == ["out/er/b.bin"]
+
+
+async def test_environments(client: Any) -> None:
+    (default,) = [one for one in await client.environments() if one.default]
+    assert (default.name, default.ready) == ("default", True)
+    assert "pandas" in default.packages

@@ -56,7 +56,7 @@ def _serve(
     interrupts: processes.Interrupts,
     report: TextIO,
 ) -> None:
-    own = dataclasses.replace(settings, home=folder / "home", database_url="")
+    own = dataclasses.replace(settings, home=folder / "home", database_url="", host="127.0.0.1")
     log = _log_into(folder / "log")
     with _listen(folder / "socket") as listener:
 

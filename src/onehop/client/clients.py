@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Self, Unpack
 
 from onehop.client import executing, follow
@@ -138,26 +138,26 @@ def usage(
 
 def create_key(
     self: Holder,
-    name: str,
+    name: str = "",
     *,
     owner: str | None = None,
-    scopes: list[str] | None = None,
+    scopes: Sequence[str] | None = None,
     expires_in_s: float | None = None,
-    limits: Mapping[str, Any] | None = None,
+    limits: Mapping[str, float | None] | None = None,
 ) -> Op[KeyInfo]:
-    """Makes a key; its secret, `key`, is told this once.
+    """Makes a key; its secret, `key`, is told this once. The first key ends the time without keys.
 
     Args:
         name: for people.
-        owner: whose sessions it may use.
-        scopes: of `execute`, `read`, `admin`.
-        expires_in_s: seconds until it is no longer accepted.
-        limits: per key, as docs/keys.md has them.
+        owner: the tenant whose things it reaches; a new one of its own when left out.
+        scopes: `execute` (includes `read`; what it gets when left out), `read`, `admin`.
+        expires_in_s: seconds until it is of no use any more.
+        limits: of max_sessions, executions_per_minute, cpu_s_per_hour, max_memory_mb, max_workspace_mb.
     """
     body = {
         "name": name,
         "owner": owner,
-        "scopes": scopes,
+        "scopes": None if scopes is None else list(scopes),
         "expires_in_s": expires_in_s,
         "limits": None if limits is None else dict(limits),
     }

@@ -103,25 +103,29 @@ class FileList(list[File]):
 
 @dataclass(frozen=True)
 class EnvironmentInfo:
-    """A set of packages that sessions can name."""
+    """A set of packages that sessions can name: versions by name. `ready`: it is warm."""
 
     name: str
     ready: bool = True
-    packages: Any = None
+    default: bool = False
+    packages: dict[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
 class KeyInfo:
-    """An API key. `key`, the secret itself, is there once: when it is made."""
+    """An API key; `state` is `active`, `expired` or `revoked`. `key`, the secret itself, is told once: to its maker."""
 
     id: str
     name: str = ""
     owner: str = ""
+    prefix: str = ""
+    state: str = ""
     scopes: list[str] = field(default_factory=list)
     limits: dict[str, Any] = field(default_factory=dict)
     created_at: datetime | None = None
     expires_at: datetime | None = None
     revoked_at: datetime | None = None
+    last_used_at: datetime | None = None
     key: str = field(default="", repr=False)
 
 
