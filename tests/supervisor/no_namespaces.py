@@ -17,10 +17,11 @@ from typing import Any
 import pyseccomp
 
 from onehop.environments import build
-from onehop.errors import OnehopError
+from onehop.errors import InvalidArchiveError, OnehopError
 from onehop.supervisor.spawn import SupervisorSettings, start
 from onehop.supervisor.surroundings import descendants
 from tests.driver import Driver
+from tests.security.carrying import file, pieces, plain_tar, tar
 
 NAMESPACE_FLAGS = (0x00020000, 0x02000000, 0x04000000, 0x08000000, 0x10000000, 0x20000000, 0x40000000)
 
@@ -36,6 +37,25 @@ def refuse_namespaces() -> None:
         )
     program.add_rule(pyseccomp.ERRNO(errno.ENOSYS), "clone3")
     program.load()
+
+
+async def carry(driver: Driver, sandbox: str) -> list[str]:
+    """The paths in the workspace after a tree went in, out and in again, was moved and partly deleted."""
+    async with await driver.client.open_porter(sandbox) as porter:
+        for content in (b"old", b"new"):
+            await porter.unpack("t", "tar", pieces(plain_tar({"a": content, "d/b": content})), timeout_s=20)
+        _, chunks = await porter.pack("t", "zip")
+        archive = b"".join([chunk async for chunk in chunks])
+        await porter.unpack("u", "zip", pieces(archive), timeout_s=20)
+        await porter.move("u/d", "v/w")
+        await porter.delete("u", recursive=True)
+        try:
+            await porter.unpack("", "tar", pieces(tar(file(b"../escaped"))), timeout_s=20)
+        except InvalidArchiveError:
+            _, chunks = await porter.read("t/a")
+            content = b"".join([chunk async for chunk in chunks])
+            return [content.decode(), *(entry.path for entry in (await porter.list())[0])]
+    return []
 
 
 def main() -> None:
@@ -55,6 +75,8 @@ def main() -> None:
             answer["isolation"] = session.info.isolation
             for cell in request["cells"]:
                 answer["cells"].append(session.run(cell, timeout_s=20, grace_s=1).document())
+        with driver.session() as session:
+            answer["files"] = driver.wait(carry(driver, session.id))
         left = Path(handle.runtime, "sandboxes", session.id)
         deadline_s = time.monotonic() + 5
         while left.exists() and time.monotonic() < deadline_s:

@@ -109,6 +109,7 @@ def test_with_leave_cells_run_and_walls_hold(onehop_home: Path, environment: Env
         assert found["error"]["name"] in ("PermissionError", "OSError", "ProcessLookupError"), (cell, found)
     assert rest[-2]["status"] == "kernel_died"
     assert rest[-1]["results"] == [{"text/plain": "7"}]
+    assert answer["files"] == ["new", "t/a", "t/d/b", "v/w/b"]
     assert answer["left"] is False, "the deleted sandbox's directory is still there"
     assert answer["processes"] > 3
     assert answer["alive"] == [], "processes outlived a killed server"

@@ -22,6 +22,8 @@ from onehop.zygote.workspace import Refused
 
 SMALL_BYTES = protocol.PORTER_CHUNK_BYTES
 """Files up to this size are read whole before their header is written, so they may shrink until then."""
+LEVEL = 1
+"""Of deflate: JSON goes at 209 MB/s and to 17.7 %; at the usual 6 at 77 MB/s and to 16.1 %."""
 NAMED_LEFT_OUT = 20
 LAST_S = 1 << 33
 ZIP64_FROM_BYTES = 1 << 30
@@ -83,7 +85,7 @@ class Sink:
 class Compressed:
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
-        self._state = zlib.compressobj(wbits=31)
+        self._state = zlib.compressobj(LEVEL, wbits=31)
 
     def write(self, piece: bytes) -> None:
         self._sink.write(self._state.compress(piece))
@@ -156,7 +158,7 @@ def _whole(content: Iterator[bytes]) -> bytes:
 
 
 def _zip(folder: int, sink: Sink) -> None:
-    with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as archive:  # type: ignore[call-overload]
+    with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED, compresslevel=LEVEL) as archive:  # type: ignore[call-overload]
         for path, status, content in _found(folder):
             when = time.gmtime(min(max(status.st_mtime_ns // 1_000_000_000, 315_532_800), (1 << 32) - 1))
             info = zipfile.ZipInfo(path if content is not None else path + "/", when[:6])

@@ -47,8 +47,7 @@ def unpack(read: Read, root: int, request: PorterRequest) -> PorterReply:
         elif request.format in ("tar", "tar.gz"):
             opened = untar.Gunzipped(read) if request.format == "tar.gz" else read
             staging.take(untar.members(opened))
-            if request.format == "tar.gz":
-                untar.finish(opened)
+            untar.finish(opened)
         else:
             raise Refused("failed", f"unknown format {request.format!r}")
         target = _target(root, request.path, made)

@@ -20,7 +20,7 @@ HEADER_BYTES = 64 * 1024
 """The longest extended header or long name that is read."""
 PIECE_BYTES = protocol.PORTER_CHUNK_BYTES
 AFTER_END_BYTES = 16 * 1024 * 1024
-"""So much may follow the end of a compressed archive, after it is unpacked: padding."""
+"""So much may follow the end of an archive, unpacked: padding."""
 
 Read = Callable[[int], bytes]
 """Like a file's read: that many bytes, fewer only at the end."""
@@ -172,7 +172,7 @@ def members(read: Read) -> Iterator[Member]:
 
 
 def finish(read: Read) -> None:
-    """Reads what follows the end, so that a compressed archive's checksum is looked at. Raises Refused."""
+    """Reads what follows the end: there a cut-off sender or a wrong checksum of gzip is found. Raises Refused."""
     left = AFTER_END_BYTES
     while found := read(PIECE_BYTES):
         left -= len(found)
