@@ -338,4 +338,5 @@ def test_a_client_that_stops_reading_and_hangs_up_leaves_nothing(
         connection.close()
     wait_until(lambda: client.get(f"{base}/files").status_code == 200)
     wait_until(lambda: run(client, base, processes)["stdout"] == usual)
-    assert peak_bytes(gateway.process.pid) - before < GROWTH_BYTES
+    # A few pieces wait in buffers for each of them, not the file.
+    assert peak_bytes(gateway.process.pid) - before < len(connections) * (4 << 20)
