@@ -67,7 +67,7 @@ def list_files(session: Session, arguments: argparse.Namespace) -> None:
         connection.print_json({"files": list(files), "truncated": files.truncated})
         return
     for file in files:
-        print(_line(file))
+        print(line(file))
     if files.truncated:
         print("onehop: there are more; name a FOLDER", file=sys.stderr)
 
@@ -112,7 +112,7 @@ def put(session: Session, arguments: argparse.Namespace) -> None:
         connection.print_json({"files": files})
     else:
         for file in files:
-            print(_line(file))
+            print(line(file))
 
 
 def remove(session: Session, arguments: argparse.Namespace) -> None:
@@ -128,6 +128,7 @@ def move(session: Session, arguments: argparse.Namespace) -> None:
         connection.print_json(file)
 
 
-def _line(file: File) -> str:
+def line(file: File) -> str:
+    """Size, time and path of a file."""
     when = file.modified_at.astimezone().strftime("%Y-%m-%d %H:%M") if file.modified_at else " " * 16
     return f"{connection.size(file.bytes):>8}  {when}  {printable(file.path)}"

@@ -19,6 +19,7 @@ from onehop.errors import ConfigurationError, OnehopError
 COMMANDS = {
     "serve": "serve the API on this machine",
     "run": "run a file or a piece of code and fetch what it made",
+    "repl": "a Python shell on a session",
     "sessions": "list, show, extend and delete a server's sessions",
     "files": "list, fetch, send, move and delete files of a session's workspace",
     "env": "add, list and remove environments: sets of packages that sessions can name",

@@ -88,7 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     code = _code(arguments)
-    uploads = [_upload(text) for text in arguments.files]
+    uploads = [upload_argument(text) for text in arguments.files]
     if arguments.timeout is not None and not 0 < arguments.timeout < float("inf"):
         raise ConfigurationError(f"--timeout: must be more than 0 seconds, got {arguments.timeout:g}")
     from onehop.cli import backends, folder
@@ -267,7 +267,7 @@ def _code(arguments: argparse.Namespace) -> str:
         raise ConfigurationError(f"{arguments.path} is not UTF-8 text: {error}") from None
 
 
-def _upload(text: str) -> tuple[Path, str]:
+def upload_argument(text: str) -> tuple[Path, str]:
     """PATH or PATH:NAME; a path that exists as it stands may hold colons."""
     from onehop.protocol import check_path
 

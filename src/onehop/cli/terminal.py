@@ -25,6 +25,10 @@ class Stream:
         self._held = ""
         self._column_0 = True
 
+    @property
+    def at_line_start(self) -> bool:
+        return self._column_0
+
     def write(self, text: str) -> None:
         """A sequence that a piece cuts in two is held back until the next piece."""
         text = self._held + text
