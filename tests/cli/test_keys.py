@@ -188,6 +188,25 @@ def test_another_user_is_told_whom_to_ask(home: Path, tmp_path: Path) -> None:
     assert f"belongs to another user (uid {SERVICE_UID}); run this as root, or as that user" in done.stderr
 
 
+def test_usage_with_and_without_a_server(serve: Serve, home: Path, tmp_path: Path) -> None:
+    usage = ("usage", "--home", str(home), "--json")
+    assert json.loads(onehop(*usage, cwd=tmp_path).stdout) == {"usage": [], "currency": ""}
+    server = serve()
+    assert server.call("POST", "/api/execute", {"code": "1"})["status"] == "ok"
+
+    def rows() -> list[dict[str, Any]]:
+        prices = ("--price-per-execution", "0.25", "--currency", "EUR")
+        found: list[dict[str, Any]] = json.loads(onehop(*usage, *prices, cwd=tmp_path).stdout)["usage"]
+        return found
+
+    wait_until(rows, 10, "it is counted")
+    (row,) = rows()
+    assert (row["executions"], row["key"], row["owner"], row["cost"]) == (1, "", "", 0.25)
+    text = onehop("usage", "--home", str(home), cwd=tmp_path).stdout
+    assert [line.split()[0] for line in text.splitlines()] == ["DAY", row["day"]]
+    assert "--from: expected a day" in onehop("usage", "--from", "x", cwd=tmp_path, code=2).stderr
+
+
 def test_nothing_listens_for_others_without_a_key(home: Path, tmp_path: Path) -> None:
     arguments = ("serve", "--home", str(home), "--port", "0", "--host", "0.0.0.0")
     refusal = onehop(*arguments, cwd=tmp_path, code=2).stderr

@@ -12,7 +12,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from onehop.cli import database, options
-from onehop.cli.terminal import printable
+from onehop.cli.terminal import printable, table
 from onehop.errors import ConfigurationError, InvalidRequestError, KeyNotFoundError
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def _list(arguments: argparse.Namespace) -> int:
     elif not found:
         print("onehop: there are no keys; on this machine everybody may use the server", file=sys.stderr)
     else:
-        _table([_COLUMNS, *(_line(info) for info in found)])
+        table([_COLUMNS, *(_line(info) for info in found)])
     return 0
 
 
@@ -149,12 +149,6 @@ def _line(info: KeyInfo) -> tuple[str, ...]:
         (info.last_used_at or "never")[:16],
         info.state,
     )
-
-
-def _table(rows: list[tuple[str, ...]]) -> None:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def _print(document: dict[str, Any]) -> None:

@@ -25,6 +25,7 @@ COMMANDS = {
     "env": "add, list and remove environments: sets of packages that sessions can name",
     "config": "print the effective settings and where each came from",
     "keys": "make, list and revoke API keys",
+    "usage": "say what was used, by day and key",
     "doctor": "say which protections this machine gives, and how to get the missing ones",
 }
 USAGE_EXIT = 2

@@ -7,6 +7,7 @@ terminal everything but line ends, tabs and colours is made visible; a pipe or a
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import TextIO
 
 from onehop.client.terminal import printable, visible
@@ -14,6 +15,13 @@ from onehop.client.terminal import printable, visible
 __all__ = ["Stream", "printable", "visible"]
 
 _UNFINISHED = re.compile(r"\x1b(\[[0-9;]{0,32})?\Z")
+
+
+def table(rows: Sequence[tuple[str, ...]]) -> None:
+    """Prints rows in columns, the first one as their heads."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 class Stream:
