@@ -115,6 +115,12 @@ class Settings:
     max_age_s: float = _limit(86400.0, "a session ends this long after its creation")
     pool_min: int = _limit(2, "fewest ready sandboxes kept per environment", minimum=0)
     pool_max: int = _limit(32, "most ready sandboxes kept per environment", minimum=0)
+    client_patience_s: float = _limit(
+        30.0,
+        "a connection that is silent amid a request for this long is closed; one that takes nothing of its "
+        "answer, after ten times that",
+        minimum=0.1,
+    )
     watchdog_s: float = _limit(
         15.0, "a gateway whose loop has not turned for this long is started again; 0: never", minimum=0
     )

@@ -61,7 +61,7 @@ class _Armed:
         try:
             with open(self._file) as file:
                 order = file.read().strip()
-        except FileNotFoundError:
+        except OSError:  # there is none, or no descriptor for it
             order = ""
         if order != self._order:
             self._order, self._count = order and _checked(order), 0

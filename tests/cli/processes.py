@@ -54,6 +54,8 @@ def wait_until(condition: Callable[[], Any], timeout_s: float, what: str) -> Non
 class Server:
     """`onehop serve` on a free port."""
 
+    command: Sequence[str] = ONEHOP
+
     def __init__(self, home: Path, folder: Path, flags: Sequence[str] = (), **more: str) -> None:
         self.home = home
         self.temporary = folder / "tmp"
@@ -62,7 +64,7 @@ class Server:
         self.screen = ""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*ONEHOP, "serve", "--home", str(home), "--port", "0", *flags],
+                [*self.command, "serve", "--home", str(home), "--port", "0", *flags],
                 env=variables(TMPDIR=str(self.temporary), **more),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -171,12 +173,12 @@ class Traces:
         while unseen:
             pid = unseen.pop()
             unseen += children(pid)
-            self.processes.add((pid, _started(pid)))
+            self.processes.add((pid, started(pid)))
             self.groups |= _groups(pid)
 
     def left(self) -> list[str]:
         """What of it is still there."""
-        found = [f"process {pid}" for pid, started in self.processes if started and _started(pid) == started]
+        found = [f"process {pid}" for pid, since in self.processes if since and started(pid) == since]
         found += [str(group) for group in self.groups if group.exists()]
         found += [str(path) for path in self._temporary.iterdir()]
         found += [
@@ -187,7 +189,7 @@ class Traces:
         return found
 
 
-def _started(pid: int) -> str:
+def started(pid: int) -> str:
     """Its start time in clock ticks, which tells it from a later one of the same number; "" if gone."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

@@ -17,6 +17,7 @@ from typing import Any
 
 import httpx2
 
+from tests.faults.events import Reader
 from tests.faults.server import BACK_S, FaultServer
 
 COUNT = "n = globals().get('n', 0) + 1\nwith open('log', 'a') as log: log.write(f'{n}\\n')\nprint('count', n)"
@@ -155,7 +156,7 @@ class Model:
                     return
                 execution = response.headers["onehop-execution-id"]
                 self.handed_out[execution] = None
-                _read_events(response, events)
+                Reader(response, events).read()
         except httpx2.TransportError:
             if not execution:
                 self.sessions[name].unsure += 1
@@ -179,7 +180,7 @@ class Model:
                     if response.status_code != 200:
                         response.read()
                     assert response.status_code == 200, (execution, response.text)
-                    _read_events(response, events)
+                    Reader(response, events).read()
             except httpx2.TransportError:
                 time.sleep(0.01)
 
@@ -231,7 +232,7 @@ class Model:
             ) as response:
                 if response.status_code == 200:
                     execution = response.headers["onehop-execution-id"]
-                    _read_events(response, events, until="stdout")
+                    Reader(response, events).read("stdout")
         except httpx2.TransportError:
             pass
         deadline_s = time.monotonic() + BACK_S
@@ -365,24 +366,6 @@ def _later(answer: httpx2.Response) -> bool:
 def _reason(answer: httpx2.Response) -> str | None:
     """Why a session has ended, from a 410."""
     return answer.json().get("reason") if answer.status_code == 410 else None
-
-
-def _read_events(
-    response: httpx2.Response, events: list[tuple[int, str, Any]], *, until: str = "end"
-) -> None:
-    """Adds what comes to `events`."""
-    fields: dict[str, str] = {}
-    for line in response.iter_lines():
-        if line.startswith(":"):
-            continue
-        if line:
-            name, _, value = line.partition(": ")
-            fields[name] = value
-        elif fields:
-            events.append((int(fields["id"]), fields["event"], json.loads(fields["data"])))
-            fields = {}
-            if events[-1][1] in (until, "end"):
-                return
 
 
 def _check_events(events: list[tuple[int, str, Any]], outcome: dict[str, Any]) -> None:

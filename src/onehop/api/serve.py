@@ -15,9 +15,8 @@ import uvicorn
 import uvloop
 
 from onehop import config
-from onehop.api import logs
+from onehop.api import logs, patience
 from onehop.api.app import create_app
-from onehop.api.cork import CorkedProtocol
 from onehop.config import Settings, is_loopback
 from onehop.errors import ConfigurationError, EngineError, OnehopError
 from onehop.sessions import Engine
@@ -31,6 +30,7 @@ GRACE_S = 3
 KEEP_ALIVE_S = 75
 """Longer than the pools of common clients keep a connection: whoever closes first should be the client."""
 BACKLOG = 2048
+LOST_GRACE_S = 0.5
 BEAT_S = 0.5
 
 log = logging.getLogger("onehop.api")
@@ -139,7 +139,7 @@ async def _run(
     server = _Server(
         uvicorn.Config(
             create_app(engine, settings),
-            http=CorkedProtocol,
+            http=patience.PatientProtocol,
             ws="none",
             lifespan="off",
             log_config=None,
@@ -151,6 +151,7 @@ async def _run(
             timeout_graceful_shutdown=GRACE_S,
         )
     )
+    patience.keep_alive(listener)
     failures: list[OnehopError] = []
     served = asyncio.Event()
 
@@ -167,12 +168,15 @@ async def _run(
     async with asyncio.TaskGroup() as group:
         watcher = group.create_task(_stop_when_lost(engine, server))
         operator = group.create_task(operate())
-        pulse = group.create_task(_beat(on_beat)) if on_beat is not None else None
+        others = [
+            group.create_task(patience.watch(server.server_state.connections, settings.client_patience_s)),
+            *([group.create_task(_beat(on_beat))] if on_beat is not None else []),
+        ]
         await server.serve(sockets=[listener])
         watcher.cancel()
         served.set()
-        if pulse is not None:
-            pulse.cancel()
+        for other in others:
+            other.cancel()
         if not engine.ready.is_set():
             operator.cancel()
     if failures and not engine.lost.is_set():
@@ -189,6 +193,9 @@ async def _stop_when_lost(engine: Engine, server: uvicorn.Server) -> None:
     await engine.lost.wait()
     log.error("the supervisor is lost: the gateway stops")
     server.should_exit = True
+    await asyncio.sleep(LOST_GRACE_S)  # answers say `outcome_unknown`; who does not take his holds up nobody
+    for connection in list(server.server_state.connections):
+        connection.transport.abort()
 
 
 def _url(listener: socket.socket) -> str:

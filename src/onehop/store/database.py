@@ -15,6 +15,8 @@ from onehop.store.migrations import HEAD
 
 BUSY_TIMEOUT_S = 5.0
 FILE = "onehop.db"
+INCREMENTAL = 2
+"""The value of sqlite's `PRAGMA auto_vacuum`."""
 
 
 def open_database(url: str, state: Path) -> Engine:
@@ -52,7 +54,10 @@ def is_full(error: DBAPIError) -> bool:
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _: object) -> None:
-    connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # only before the first table, so it comes first
+    if connection.execute("PRAGMA auto_vacuum").fetchone()[0] != INCREMENTAL:
+        # Only before the first table, so it comes first. It writes each time, and on a full disk no gateway
+        # could be started again.
+        connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
     connection.execute("PRAGMA journal_mode=WAL")
     # In WAL mode a power cut may cost the last commits, never the file; the supervisor's log dies with
     # the machine anyway.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from collections.abc import Callable
 
 OnExit = Callable[[int], None]
@@ -20,8 +21,13 @@ class Children:
         self._known: dict[int, tuple[int, OnExit]] = {}
 
     def watch(self, pid: int, on_exit: OnExit) -> None:
-        """`pid` must be a child that nobody has waited for."""
-        pidfd = os.pidfd_open(pid)
+        """`pid` must be a child that nobody has waited for. Ends it where it cannot be watched."""
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError:  # no descriptor left: whoever reaps next finds it, once a second at the least
+            self._known[pid] = (-1, on_exit)
+            os.kill(pid, signal.SIGKILL)
+            return
         self._known[pid] = (pidfd, on_exit)
         self._loop.add_reader(pidfd, self.reap)
 
@@ -38,6 +44,7 @@ class Children:
             if known is None:
                 continue
             pidfd, on_exit = known
-            self._loop.remove_reader(pidfd)
-            os.close(pidfd)
+            if pidfd >= 0:
+                self._loop.remove_reader(pidfd)
+                os.close(pidfd)
             on_exit(os.waitstatus_to_exitcode(status))

@@ -192,7 +192,12 @@ class SupervisorClient(asyncio.Protocol):
 
     async def open_porter(self, sandbox: str, *, timeout_s: float = 10.0) -> Porter:
         """A connection to a new porter process in the sandbox; close it after use."""
-        reader, writer = await asyncio.open_unix_connection(self.path, limit=2 * protocol.PORTER_CHUNK_BYTES)
+        try:
+            reader, writer = await asyncio.open_unix_connection(
+                self.path, limit=2 * protocol.PORTER_CHUNK_BYTES
+            )
+        except OSError as error:  # too many open files, or the supervisor is gone
+            raise errors.UnavailableError(f"the sandbox does not hand out its files: {error}") from error
         try:
             async with asyncio.timeout(timeout_s):
                 # From this reply on, the supervisor has handed the connection itself to the porter.

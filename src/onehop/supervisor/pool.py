@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import math
 import os
+import resource
 import time
 from collections import deque
 from collections.abc import Callable
@@ -28,6 +29,18 @@ DEMAND_WINDOW_S = 2.0
 SHRINK_AFTER_S = 30.0
 PARALLEL_STARTS = 4
 REFILL_DELAY_S = 0.004
+RETRY_S = 0.5
+
+
+OWN_DESCRIPTORS = 32
+DESCRIPTORS_PER_SANDBOX = 8
+"""Control socket, workspace, channel, two pipes, pidfds of init and kernel, and one for what comes and goes."""
+
+
+def room_for_sandboxes() -> int:
+    """How many sandboxes the limit on open files allows: beyond it, what is there would break, not what is new."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(1, (soft - OWN_DESCRIPTORS) // DESCRIPTORS_PER_SANDBOX)
 
 
 class Slots:
@@ -220,14 +233,20 @@ class Pool:
                 self._refuse_waiters()
                 return
             self._uids[slot] = uid
-            sandbox = Sandbox(
-                slot,
-                self._default_spec(),
-                self.around,
-                on_ready=self._became_ready,
-                on_warm=self._became_warm,
-                on_gone=self._gone,
-            )
+            try:
+                sandbox = Sandbox(
+                    slot,
+                    self._default_spec(),
+                    self.around,
+                    on_ready=self._became_ready,
+                    on_warm=self._became_warm,
+                    on_gone=self._gone,
+                )
+            except OSError as error:  # no descriptor left
+                self._slots.give_back(self._uids.pop(slot))
+                self.failure = str(error)
+                self._retry = self._loop.call_later(RETRY_S, self._try_again)
+                return
             self.sandboxes[slot] = sandbox
             self._starting += 1
             try:

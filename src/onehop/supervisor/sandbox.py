@@ -745,7 +745,11 @@ class Sandbox:
     def _new_kernel(self, kernel: str) -> None:
         if kernel in self.links:
             self.links[kernel].close()
-        link = self.links[kernel] = Link(self, self._loop, kernel)
+        try:
+            link = self.links[kernel] = Link(self, self._loop, kernel)
+        except OSError as error:
+            self.die(f"no new kernel can be made in it: {error}")
+            return
         self.restarting.add(kernel)
         self._tell({"do": "kernel", "kernel": kernel}, link.kernel_fds)
         if self.state == "assigned":

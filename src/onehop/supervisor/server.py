@@ -35,7 +35,7 @@ from onehop.supervisor.messages import (
     decode_request,
     frame,
 )
-from onehop.supervisor.pool import Pool, Slots
+from onehop.supervisor.pool import Pool, Slots, room_for_sandboxes
 from onehop.supervisor.sandbox import Sandbox
 from onehop.supervisor.spawn import describe_environment
 from onehop.supervisor.surroundings import Surroundings, protections
@@ -54,9 +54,10 @@ class Service:
     def __init__(self, settings: dict[str, Any]) -> None:
         self.settings = settings
         self.around = Surroundings(settings, self._watch)
-        self.slots = Slots(
-            settings["max_sandboxes"], separate_uids=settings["namespaces"] and settings["user"] == 0
-        )
+        most = min(settings["max_sandboxes"], room_for_sandboxes())
+        if most < settings["max_sandboxes"]:
+            self.around.log(f"the limit on open files (ulimit -Hn) leaves room for {most} sandboxes")
+        self.slots = Slots(most, separate_uids=settings["namespaces"] and settings["user"] == 0)
         self.pools: dict[str, Pool] = {}
         self.retired: list[Pool] = []
         """Of environments that were removed or replaced, as long as sandboxes of them live."""
@@ -335,7 +336,9 @@ class Connection(asyncio.Protocol):
 
     def _fail(self, request: Request, error: Exception) -> None:
         self._service.around.log(f"{request.operation}: {type(error).__name__}: {error}")
-        self._refuse(request, InvalidRequestError("the supervisor could not do that; its log has the reason"))
+        # The operating system's refusals pass (descriptors, memory); everything else is a defect of the request.
+        kind = UnavailableError if isinstance(error, OSError) else InvalidRequestError
+        self._refuse(request, kind("the supervisor could not do that; its log has the reason"))
 
     def _refuse(self, request: Request, error: OnehopError) -> None:
         if request.ticket:
