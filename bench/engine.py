@@ -39,10 +39,10 @@ from onehop.supervisor.spawn import SupervisorSettings, describe_environment
 from onehop.supervisor.zygotes import Zygote
 
 STAGES = (
-    ("asked", "forked", "zygote clones the init, writes its id maps"),
+    ("asked", "forked", "seed clones the init, writes its id maps"),
     ("forked", "go", "control group made and entered"),
-    ("go", "walls", "init: namespaces, mounts, fork of the kernel"),
-    ("walls", "ready", "kernel: descriptors, seccomp, shell, warm-up"),
+    ("go", "walls", "init: mounts, network, ids"),
+    ("walls", "ready", "zygote forks the kernel; namespaces, control group, seccomp, shell"),
     ("cold asked", "cold ready", "  the same for a kernel without warm-up, fork included"),
     ("execute", "end", "`1+1` in it, first cell"),
     ("execute again", "end again", "`1+1`, second cell"),
@@ -91,7 +91,7 @@ def observe(marks: Marks) -> None:
     """Notes the stages of every sandbox from now on."""
 
     def control_read(sandbox: Sandbox) -> None:
-        if sandbox.links["main"].pidfd >= 0:
+        if sandbox._workspace >= 0:
             marks.note(sandbox.slot, "walls")
 
     def frame(sandbox: Sandbox, link: Link, kind: int, *_: Any) -> None:
@@ -160,8 +160,7 @@ async def _cold_kernel(marks: Marks, sandbox: Sandbox) -> int:
     """A second kernel in the sandbox that is not warmed up; its pid."""
     link = sandbox.links["cold"] = Link(sandbox, asyncio.get_running_loop(), "cold")
     marks.note(sandbox.slot, "cold asked")
-    sandbox._tell({"do": "kernel", "kernel": "cold", "warm": False}, link.kernel_fds)
-    link.given()
+    sandbox.start_kernel(link)
     await _until(lambda: "cold ready" in marks.times[sandbox.slot] and link.pidfd >= 0)
     return pid_of(link.pidfd)
 
@@ -192,7 +191,7 @@ async def _measure(count: int, *, cold: bool) -> dict[str, Any]:
                 marks.times.clear()
                 found.clear()
             sandbox = await pool.take(SandboxSpec(), f"bench{number}")
-            main = next(iter(system.children().get(sandbox.pid, [])))
+            main = pid_of(sandbox.links["main"].pidfd)
             add("memory: init", system.memory([sandbox.pid]).private)
             add("memory: warm kernel", system.memory([main]).private)
             add("page faults: init", _faults(sandbox.pid))

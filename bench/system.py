@@ -79,14 +79,18 @@ def supervisor_of(server_pid: int) -> int:
 def sandboxes(server_pid: int) -> dict[int, list[int]]:
     """All sandboxes, ready ones included: the init's pid to all pids of the sandbox, init first.
 
-    An init is a child of the supervisor in a PID namespace of its own.
+    An init is a child of the supervisor in a PID namespace of its own. Kernels are in the same, as children of
+    a zygote.
     """
     supervisor = supervisor_of(server_pid)
     depth = namespace_depth(supervisor)
-    below = children()
+    inside: dict[str, list[int]] = {}
+    for pid in descendants(supervisor):
+        if namespace_depth(pid) > depth and (name := namespace(pid, "pid")):
+            inside.setdefault(name, []).append(pid)
     return {
-        pid: [pid, *descendants(pid)]
-        for pid in below.get(supervisor, ())
+        pid: [pid, *(one for one in inside.get(namespace(pid, "pid"), descendants(pid)) if one != pid)]
+        for pid in children().get(supervisor, ())
         if namespace_depth(pid) == depth + 1
     }
 

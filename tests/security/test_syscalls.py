@@ -155,8 +155,9 @@ ARGUMENTS = {
         " if os.getpid() != 1 and os.path.exists('/workspace') else attempt(resource.prlimit, os.getpid(), 7)",
         ("EPERM",),
     ),
-    "limits of the parent": Case(
-        "import resource; answer = attempt(resource.prlimit, os.getppid(), resource.RLIMIT_NOFILE)", ("EPERM",)
+    "limits of the parent, or of the init": Case(
+        "import resource; answer = attempt(resource.prlimit, os.getppid() or 1, resource.RLIMIT_NOFILE)",
+        ("EPERM",),
     ),
     "inotify": Case("answer = call(NR['inotify_init1'], 0)", ("EPERM",)),
     "personality": Case("answer = call(NR['personality'], 0x0040000)", ("EPERM",)),

@@ -21,7 +21,15 @@ def supervisor_pid(handle: SupervisorHandle) -> int:
 
 
 def zygote_pid(handle: SupervisorHandle) -> int:
-    """The one child of the supervisor that lives in its PID namespace; inits have each their own."""
+    """The child of the supervisor that lives in its PID namespace, beside the seed; inits have each their own."""
+    return _worker(handle, "python")
+
+
+def seed_pid(handle: SupervisorHandle) -> int:
+    return _worker(handle, "onehop-seed")
+
+
+def _worker(handle: SupervisorHandle, name: str) -> int:
     supervisor = supervisor_pid(handle)
     found = []
     for pid in descendants(supervisor):
@@ -34,6 +42,7 @@ def zygote_pid(handle: SupervisorHandle) -> int:
             int(fields["PPid"]) == supervisor
             and len(fields["NSpid"].split()) == 2
             and fields["State"][0] not in "ZX"
+            and fields["Name"] == name
         ):
             found.append(pid)
     assert len(found) == 1, found

@@ -20,6 +20,7 @@ from tests.supervisor.machine import (
     eventually,
     gone,
     groups,
+    seed_pid,
     supervisor_pid,
     zygote_pid,
 )
@@ -144,6 +145,31 @@ def test_sandboxes_live_on_when_their_zygote_dies(start_supervisor: Start) -> No
         assert value(session.run("kept")) == "1"
         assert session.run("import os; os._exit(0)").status == "kernel_died"
         assert value(session.run("import os; os.listdir()")) == "['f']"
+
+
+def test_a_killed_seed_is_replaced_and_its_sandboxes_live_on(start_supervisor: Start) -> None:
+    handle, driver = start_supervisor()
+    with driver.session() as session:
+        session.run("kept = 1")
+        before = zygote_pid(handle)
+        os.kill(seed_pid(handle), signal.SIGKILL)
+        assert value(session.run("kept")) == "1"
+        eventually(lambda: gone(before), what="a zygote that cannot be replaced later does not stay")
+        with driver.session() as another:
+            assert value(another.run("1 + 1")) == "2"
+        assert value(session.run("kept")) == "1"
+
+
+def test_a_kernel_of_a_dead_zygote_tells_its_end_and_frees_its_sandbox(start_supervisor: Start) -> None:
+    handle, driver = start_supervisor()
+    with driver.session() as session:
+        os.kill(zygote_pid(handle), signal.SIGKILL)
+        eventually(
+            lambda: driver.wait(driver.client.describe())["environments"]["default"]["zygote_restarts"] == 1
+        )
+        outcome = session.run("import os; os.kill(os.getpid(), 11)")
+        assert outcome.status == "kernel_died"
+        assert "SIGSEGV" in outcome.end.reason
 
 
 def test_the_most_sandboxes(start_supervisor: Start) -> None:

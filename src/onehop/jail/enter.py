@@ -60,13 +60,18 @@ def enter_sandbox(
         )
     _loopback_up()
     sys.sethostname("sandbox")
-    sys.drop_bounding_set(last_capability)
-    os.setresgid(UID, UID, UID)
-    os.setresuid(UID, UID, UID)
+    become_user(last_capability)
     sys.prctl(sys.PR_SET_DUMPABLE, 0)
     workspace = os.open(WORKSPACE, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     ruleset = landlock.ruleset(abi, ["/"], list(READ_WRITE), list(DEVICES)) if abi else -1
     return workspace, ruleset
+
+
+def become_user(last_capability: int) -> None:
+    """The uid and gid of user code; what is left of the capabilities goes with `drop_privileges`."""
+    sys.drop_bounding_set(last_capability)
+    os.setresgid(UID, UID, UID)
+    os.setresuid(UID, UID, UID)
 
 
 def resize_workspace(workspace_bytes: int, workspace_inodes: int) -> None:

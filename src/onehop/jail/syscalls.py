@@ -94,6 +94,11 @@ def clone(flags: int) -> int:
     return _syscall("clone", flags, 0, 0, 0, 0)
 
 
+def setns(pidfd: int, flags: int) -> None:
+    """Enters the namespaces `flags` of a process (Linux 5.8); CLONE_NEWPID counts for children only."""
+    _check(_libc.setns(ctypes.c_int(pidfd), ctypes.c_int(flags)), "setns")
+
+
 def unshare(flags: int) -> None:
     _check(_libc.unshare(ctypes.c_int(flags)), "unshare")
 
@@ -135,6 +140,11 @@ def madvise(address: int, length: int, advice: int) -> None:
 
 def prctl(option: int, a: int = 0, b: int = 0, c: int = 0, d: int = 0) -> int:
     return _check(_libc.prctl(ctypes.c_int(option), *(ctypes.c_ulong(x) for x in (a, b, c, d))), "prctl")
+
+
+def prctl_name(name: str) -> None:
+    """What ps shows of this thread, at most 15 bytes."""
+    _check(_libc.prctl(ctypes.c_int(PR_SET_NAME), name.encode(), 0, 0, 0), "prctl")
 
 
 def sethostname(name: str) -> None:

@@ -31,6 +31,10 @@ class Children:
         self._known[pid] = (pidfd, on_exit)
         self._loop.add_reader(pidfd, self.reap)
 
+    def pidfd(self, pid: int) -> int:
+        """Of a child that is watched; it stays ours. Raises KeyError when it has ended."""
+        return self._known[pid][0]
+
     def reap(self) -> None:
         """Takes every child that has ended."""
         while True:

@@ -238,6 +238,7 @@ class Pool:
                     slot,
                     self._default_spec(),
                     self.around,
+                    fork_kernel=self.zygote.fork_kernel,
                     on_ready=self._became_ready,
                     on_warm=self._became_warm,
                     on_gone=self._gone,

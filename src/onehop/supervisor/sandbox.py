@@ -26,6 +26,7 @@ from onehop.errors import (
 )
 from onehop.jail import cgroups
 from onehop.protocol import Kind
+from onehop.supervisor.births import Birth
 from onehop.supervisor.command import Command
 from onehop.supervisor.commands import Commands, refusal
 from onehop.supervisor.execution import MAX_EVENTS, MAX_RESULTS, SPILL_ASKED, Execution
@@ -47,6 +48,7 @@ class Sandbox:
         spec: SandboxSpec,
         around: Surroundings,
         *,
+        fork_kernel: Callable[[Birth], None],
         on_ready: Callable[[Sandbox], None],
         on_warm: Callable[[Sandbox], None],
         on_gone: Callable[[Sandbox], None],
@@ -74,6 +76,9 @@ class Sandbox:
         self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.around = around
         self.group: cgroups.Group | None = None
+        self.ruleset: list[int] = []
+        """The descriptor of its Landlock ruleset, where there is one."""
+        self._fork_kernel = fork_kernel
         self._on_ready, self._on_warm, self._on_gone = on_ready, on_warm, on_gone
         self.loop = self._loop = asyncio.get_running_loop()
         self._workspace = -1
@@ -96,14 +101,21 @@ class Sandbox:
     # --- birth --------------------------------------------------------------------------------------
 
     def fork_fds(self) -> list[int]:
-        """What the zygote passes to the new init; `forked` or `die` closes our copies."""
+        """What the new init gets; `forked` or `die` closes our copies."""
+        if self.around.namespaces:
+            return [self._init_fd]
         return [self._init_fd, *self.link("main").kernel_fds]
+
+    @property
+    def init_pidfd(self) -> int:
+        return self.around.children.pidfd(self.pid)
 
     async def forked(self, pid: int) -> None:
         """The init exists and waits for "go": put it into its control group, then let it go."""
         self.pid = pid
         self._drop_init_fd()
-        self.links["main"].given()
+        if not self.around.namespaces:
+            self.link("main").given()
         if self.state == "dying":
             self._kill_init()
             return
@@ -225,13 +237,16 @@ class Sandbox:
                     link.inner_pid = message["pid"]
             case "ready":
                 if self._workspace < 0:
-                    self._workspace, fds = fds[0], []
+                    self._workspace, *self.ruleset = fds
+                    fds = []
                     self._free_inodes = os.fstatvfs(self._workspace).f_ffree
+                    if self.around.namespaces and self.state == "preparing":
+                        self.start_kernel(self.link("main"))
                 self._maybe_ready()
             case "kernel_exit":
                 link = self.links.get(message["kernel"])
                 if isinstance(link, Link) and link.inner_pid == message["pid"]:
-                    self._kernel_exit(message["kernel"], message["code"], link)
+                    self.kernel_exit(message["kernel"], message["code"], link)
             case "command_exit":
                 self.commands.exited(message["command"], message["code"])
             case "failed":
@@ -702,9 +717,9 @@ class Sandbox:
         """Dead, or about to be. Init tells the exit code; we wait for it a moment, not longer."""
         if link.exit_code is None and link.alive:
             link.signal(signal.SIGKILL)  # a kernel without its channel is of no use, even if it lives
-            self._loop.call_later(EXIT_REPORT_S, self._kernel_exit, link.name, None, link)
+            self._loop.call_later(EXIT_REPORT_S, self.kernel_exit, link.name, None, link)
 
-    def _kernel_exit(self, kernel: str, code: int | None, link: Link) -> None:
+    def kernel_exit(self, kernel: str, code: int | None, link: Link) -> None:
         if self.links.get(kernel) is not link or not link.alive or self.state in ("dying", "gone"):
             return
         link.drain_all()
@@ -751,7 +766,14 @@ class Sandbox:
             self.die(f"no new kernel can be made in it: {error}")
             return
         self.restarting.add(kernel)
-        self._tell({"do": "kernel", "kernel": kernel}, link.kernel_fds)
+        self.start_kernel(link)
+
+    def start_kernel(self, link: Link) -> None:
+        """A kernel at the other end of `link`: from the zygote, or from init where nobody else can enter."""
+        if self.around.namespaces:
+            self._fork_kernel(Birth(self, link))
+            return
+        self._tell({"do": "kernel", "kernel": link.name}, link.kernel_fds)
         if self.state == "assigned":
             link.given()
 
@@ -840,8 +862,9 @@ class Sandbox:
         self._loop.remove_reader(self._control)
         self._control.close()
         if self._workspace >= 0:
-            os.close(self._workspace)
-            self._workspace = -1
+            for fd in (self._workspace, *self.ruleset):
+                os.close(fd)
+            self._workspace, self.ruleset = -1, []
         for answer in self._tickets.values():
             answer({"event": "gone", "detail": "the sandbox has ended"}, [])
         self._tickets.clear()

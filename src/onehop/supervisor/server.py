@@ -23,6 +23,7 @@ from onehop.errors import (
 )
 from onehop.supervisor.catalogue import Catalogue
 from onehop.supervisor.execution import Execution
+from onehop.supervisor.link import Link
 from onehop.supervisor.messages import (
     LENGTH,
     MAX_MESSAGE_BYTES,
@@ -160,7 +161,7 @@ class Service:
         for sandbox in list(self._watched):
             if self.around.polled and sandbox.state == "assigned":
                 limit = sandbox.spec.memory_bytes
-                pidfds = [link.pidfd for link in sandbox.links.values()]
+                pidfds = [link.pidfd for link in sandbox.links.values() if isinstance(link, Link)]
                 if self.around.private_bytes(sandbox.pid, limit // 2, pidfds) > limit:
                     sandbox.out_of_memory()
             if not sandbox.tick():

@@ -148,9 +148,11 @@ class Surroundings:
         """Memory of all processes below an init; measured exactly only where the cheap figure is suspicious."""
         # Only a kernel surely holds the zygote's memory. Taken off every process, it would hide that much in each
         # child that called exec, or that was forked and holds fewer of the zygote's file pages.
-        kernels = {pid_of(pidfd) for pidfd in kernel_pidfds if pidfd >= 0}
+        kernels = {pid_of(pidfd) for pidfd in kernel_pidfds if pidfd >= 0} - {-1}
+        # A kernel is its zygote's child, and its own children may be the init's by now.
+        inside = kernels.union(*(descendants(pid) for pid in (init_pid, *kernels)))
         total = 0
-        for pid in descendants(init_pid):
+        for pid in inside:
             try:
                 with open(f"/proc/{pid}/statm") as file:
                     resident = int(file.read().split()[1]) * PAGE_BYTES
@@ -160,7 +162,7 @@ class Surroundings:
         if total < suspicious_bytes:
             return total
         total = 0
-        for pid in descendants(init_pid):
+        for pid in inside:
             try:
                 with open(f"/proc/{pid}/smaps_rollup") as file:
                     for line in file:

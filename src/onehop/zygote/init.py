@@ -1,4 +1,4 @@
-"""The first process of a sandbox: raises its walls, starts kernels and porters in it, reaps.
+"""The first process of a sandbox: raises its walls, starts porters and other processes in it, reaps.
 
 It holds the sandbox's namespaces and is their PID 1, so its death ends everything inside. It listens
 to the supervisor only and never reads anything that user code wrote. Messages are JSON on a
@@ -10,39 +10,59 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import gc
 import json
 import os
 import select
 import signal
 import socket
 import time
-from dataclasses import dataclass, field
 from typing import Any
 
-from onehop.jail import enter, landlock, syscalls
-from onehop.kernel import main as kernel_main
-from onehop.zygote import commands, porter
+from onehop.jail import enter, syscalls
+from onehop.zygote import birth, commands, porter
 
 UID = enter.UID
 MESSAGE_BYTES = 65536
 SPILL_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-@dataclass
-class Template:
-    """What all sandboxes of a zygote have in common, worked out once before the first fork."""
+SANDBOX = (
+    syscalls.CLONE_NEWUSER
+    | syscalls.CLONE_NEWNS
+    | syscalls.CLONE_NEWPID
+    | syscalls.CLONE_NEWNET
+    | syscalls.CLONE_NEWIPC
+    | syscalls.CLONE_NEWUTS
+)
 
-    spec: dict[str, Any]
-    namespaces: bool = field(init=False)
-    abi: int = field(init=False)
-    last_capability: int = field(init=False)
-    seccomp: bytes = field(init=False)
 
-    def __post_init__(self) -> None:
-        self.namespaces = self.spec["namespaces"]
-        self.abi = syscalls.landlock_abi() if self.spec["landlock"] else 0
-        self.last_capability = syscalls.last_capability()
-        self.seccomp = bytes.fromhex(self.spec["seccomp"])
+def fork(own: list[int], request: dict[str, Any], fds: list[int], template: birth.Template) -> int:
+    """One new sandbox: its init is a child of the supervisor (CLONE_PARENT), which reaps it.
+
+    Called in the seed, or, where there are no namespaces, in the zygote. `fds` are the init's control socket,
+    and there the descriptors of its first kernel, too; `own` are the caller's, which the child closes.
+    """
+    pid = syscalls.clone(syscalls.CLONE_PARENT | (SANDBOX if template.namespaces else 0))
+    if pid == 0:
+        try:
+            for fd in own:
+                os.close(fd)
+            main(template, fds)
+        except BaseException as error:  # noqa: BLE001 - the process must end here, whatever happened
+            report_failure(fds[0], error)
+        finally:
+            os._exit(1)
+    if template.namespaces:
+        # The child waits on its control socket for "go", which the supervisor sends after our reply.
+        inner = f"{UID} {request['id']} 1".encode()
+        for name in ("uid_map", "gid_map"):
+            fd = os.open(f"/proc/{pid}/{name}", os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                os.write(fd, inner)
+            finally:
+                os.close(fd)
+    return pid
 
 
 def report_failure(control_fd: int, error: BaseException) -> None:
@@ -56,8 +76,10 @@ def report_failure(control_fd: int, error: BaseException) -> None:
         pass
 
 
-def main(template: Template, request: dict[str, Any], fds: list[int]) -> None:
-    """Waits for "go", raises the walls, starts the first kernel and serves until the supervisor hangs up."""
+def main(template: birth.Template, fds: list[int]) -> None:
+    """Waits for "go", raises the walls and serves until the supervisor hangs up."""
+    signal.set_wakeup_fd(-1)
+    gc.enable()
     control = socket.socket(fileno=fds[0])
     go = json.loads(control.recv(MESSAGE_BYTES))
     Init(template, control, go, fds[1:]).serve()
@@ -65,7 +87,7 @@ def main(template: Template, request: dict[str, Any], fds: list[int]) -> None:
 
 class Init:
     def __init__(
-        self, template: Template, control: socket.socket, go: dict[str, Any], kernel_fds: list[int]
+        self, template: birth.Template, control: socket.socket, go: dict[str, Any], kernel_fds: list[int]
     ) -> None:
         self.template = template
         self.control = control
@@ -93,8 +115,11 @@ class Init:
         self._wake, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        self.start_kernel({"kernel": "main"}, kernel_fds)
-        self._send({"event": "ready"}, [self.workspace])
+        if kernel_fds:
+            self.start_kernel({"kernel": "main"}, kernel_fds)
+        # The zygote's kernels restrict themselves by the same ruleset.
+        own = [self.ruleset] if template.namespaces and self.ruleset >= 0 else []
+        self._send({"event": "ready"}, [self.workspace, *own])
 
     def serve(self) -> None:
         poll = select.poll()
@@ -218,11 +243,15 @@ class Init:
     # --- kernels ----------------------------------------------------------------------------------
 
     def start_kernel(self, request: dict[str, Any], fds: list[int], *, keep: bool = False) -> None:
-        """Forks a kernel; `fds` are its channel, stdout and stderr, closed here afterwards unless `keep`."""
+        """Forks a kernel where the zygote cannot do it later.
+
+        `fds` are its channel, stdout and stderr, closed here afterwards unless `keep`.
+        """
         pid = os.fork()
         if pid == 0:
             try:
-                self._become_kernel(request, fds)
+                born = {"home": self.home, "limits": self.go["limits"], "environ": self.go["environ"]}
+                birth.become_kernel(self.template, born, fds, self.ruleset)
             finally:
                 os._exit(1)
         self.kernels[pid] = request["kernel"]
@@ -234,30 +263,6 @@ class Init:
         if not keep:
             for fd in fds:
                 os.close(fd)
-
-    def _become_kernel(self, request: dict[str, Any], fds: list[int]) -> None:
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        os.setsid()
-        # The exact set of descriptors a kernel starts with: 0 /dev/null, 1 and 2 pipes, 3 its channel.
-        null = os.open("/dev/null", os.O_RDWR)
-        high = [os.dup(fd) for fd in (null, fds[1], fds[2], fds[0])]
-        ruleset = os.dup(self.ruleset) if self.ruleset >= 0 else -1
-        for target, fd in enumerate(high):
-            os.dup2(fd, target, inheritable=target != 3)
-        if ruleset >= 0:
-            ruleset = os.dup2(ruleset, 4, inheritable=False)
-        os.closerange(5, 4096)
-        os.chdir(self.home)
-        # Dumpable, so that /proc/self belongs to the process itself (/dev/fd, /dev/stdout).
-        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)
-        _write_oom_score(1000)
-        if ruleset >= 0 and not self.template.namespaces:
-            landlock.allow_reading(ruleset, "/proc/self")
-        enter.drop_privileges(ruleset, self.template.seccomp, self.go["limits"])
-        if ruleset >= 0:
-            os.close(ruleset)
-        kernel_main.run(3, self.home, self.go.get("environ", {}))
 
     def _reap(self) -> None:
         while True:
@@ -308,11 +313,3 @@ def _descendants() -> list[int]:
                 found += children
                 unseen += children
     return found
-
-
-def _write_oom_score(score: int) -> None:
-    fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(fd, str(score).encode())
-    finally:
-        os.close(fd)

@@ -1,8 +1,8 @@
-"""Launches a zygote: builds its root, gives it a user namespace of its own and becomes it by exec.
+"""Launches a seed: builds its root, gives it a user namespace of its own and becomes it by exec.
 
 Started by the supervisor as `python -I -c … launch.main()` with a JSON specification in a file whose descriptor
-is argv[1]; the zygote's control socket is descriptor 3. What a later tier (gVisor) needs is another
-launcher that ends in the same exec; nothing else knows how a zygote came to be.
+is argv[1]; the seed's control socket is descriptor 3. What a later tier (gVisor) needs is another
+launcher that ends in the same exec; nothing else knows how a seed came to be.
 """
 # runs inside the wall: standard library only
 
@@ -16,35 +16,50 @@ from typing import Any
 from onehop.jail import root
 from onehop.jail import syscalls as sys
 
-CONTROL_FD = 3
+CONTROL_FD, SPEC_FD = 3, 4
 
 
 def main() -> None:
-    with os.fdopen(int(python.argv[1]), "rb") as file:
-        spec = json.load(file)
+    spec_fd = int(python.argv[1])
+    spec = read_spec(spec_fd)
     if spec["namespaces"]:
         _enter_root(spec)
-        code = root.CODE_MOUNT
-        os.mkdir(f"{code}/src")
-        _write_code(f"{code}/src", spec)
         interpreter = f"{root.ENVIRONMENT_MOUNT}/bin/python"
     else:
-        code = spec["staging"]
-        os.makedirs(f"{code}/src", exist_ok=True)
-        _write_code(f"{code}/src", spec)
         interpreter = f"{spec['environment']}/bin/python"
-    with open(f"{code}/spec.json", "w") as out:
-        json.dump({key: value for key, value in spec.items() if key != "code"}, out)
-    start = f"import sys; sys.path.insert(0, {code + '/src'!r}); from onehop.zygote.main import main; main({code!r})"
+    code = write_code(spec)
+    os.dup2(spec_fd, SPEC_FD)
+    start = (
+        f"import sys; sys.path.insert(0, {code + '/src'!r}); from onehop.zygote.seed import start; start()"
+    )
     os.execve(interpreter, [interpreter, "-s", "-P", "-c", start], spec["variables"])
 
 
-def _write_code(directory: str, spec: dict[str, Any]) -> None:
+def read_spec(fd: int) -> dict[str, Any]:
+    """What the supervisor wrote into the file `fd`, which stays open for the next reader."""
+    with os.fdopen(os.dup(fd), "rb") as file:
+        file.seek(0)
+        spec: dict[str, Any] = json.load(file)
+    return spec
+
+
+def write_code(spec: dict[str, Any]) -> str:
+    """Puts our source where an interpreter finds it; where there is a root, on a mount that is taken away again.
+
+    Returns:
+        The directory above `src`.
+    """
+    code: str = spec["staging"]
+    if spec["namespaces"]:
+        code = root.CODE_MOUNT
+        flags = sys.MS_NOSUID | sys.MS_NODEV
+        sys.mount("tmpfs", code, "tmpfs", flags, "size=8m,nr_inodes=1024,mode=755")
     for name, text in spec["code"].items():
-        path = os.path.join(directory, name)
+        path = f"{code}/src/{name}"
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(path, "w") as file:
             file.write(text)
+    return code
 
 
 def _enter_root(spec: dict[str, Any]) -> None:
@@ -63,9 +78,6 @@ def _enter_root(spec: dict[str, Any]) -> None:
     if not spec["single_id"]:
         os.setgroups([])
     os.setresuid(0, 0, 0)
-    sys.mount(
-        "tmpfs", root.CODE_MOUNT, "tmpfs", sys.MS_NOSUID | sys.MS_NODEV, "size=8m,nr_inodes=1024,mode=755"
-    )
     # For libraries that want a temporary directory on import; every sandbox mounts its own over it.
     sys.mount("tmpfs", "/tmp", "tmpfs", sys.MS_NOSUID | sys.MS_NODEV, "size=8m,nr_inodes=1024,mode=1777")
 

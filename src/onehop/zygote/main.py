@@ -1,8 +1,9 @@
-"""The zygote: imports an environment's usual modules once, then forks sandboxes on request.
+"""The zygote: imports an environment's usual modules once, then forks kernels into sandboxes on request.
 
 It never runs user code. It has one thread of ours; threads that libraries started on import are
 checked against a list, because a thread that holds a lock during the fork would leave it locked for
-ever in every sandbox. Requests come from the supervisor on descriptor 3, a SOCK_SEQPACKET socket.
+ever in every kernel. Requests come from the supervisor on a SOCK_SEQPACKET socket. It is the parent of its
+kernels, so it reaps them and tells the supervisor how they ended.
 """
 # runs inside the wall: standard library only
 
@@ -12,33 +13,34 @@ import gc
 import importlib
 import json
 import os
-import resource
+import select
 import signal
 import socket
 import sys
 import time
 from typing import Any
 
-from onehop.jail import enter, syscalls
-from onehop.zygote import init
+from onehop.jail import enter, root, syscalls
+from onehop.zygote import birth, init, launch
 
-CONTROL_FD = 3
 MESSAGE_BYTES = 65536
 HUGE_PAGE_BYTES = 2 << 20
 
 
-def main(code: str) -> None:
+def start(control_fd: int, spec_fd: int) -> None:
+    """Becomes a zygote; never returns."""
     started = time.monotonic()
-    with open(f"{code}/spec.json") as file:
-        spec: dict[str, Any] = json.load(file)
-    control = socket.socket(fileno=CONTROL_FD)
-    os.set_inheritable(CONTROL_FD, False)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
-    resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
+    control = socket.socket(fileno=control_fd)
+    spec = launch.read_spec(spec_fd)
+    os.close(spec_fd)
+    code = launch.write_code(spec)
+    sys.path.insert(0, f"{code}/src")
+    importlib.invalidate_caches()
     missing = _preload(spec)
     kernel = importlib.import_module("onehop.kernel.main")
     kernel.prepare(enter.WORKSPACE)
+    template = birth.Template(spec)
+    template.run = kernel.run
     _forget_code(code, spec)
     threads = _threads()
     unknown = [name for name in threads[1:] if name not in spec["allowed_threads"]]
@@ -55,8 +57,10 @@ def main(code: str) -> None:
     }
     control.send(json.dumps(report).encode())
     if unknown:
-        sys.exit(f"threads that are not on the list: {unknown}")
-    _serve(control, spec)
+        sys.stderr.write(f"threads that are not on the list: {unknown}\n")
+        sys.stderr.flush()
+        os._exit(1)
+    _Zygote(control, template).serve()
 
 
 def _preload(spec: dict[str, Any]) -> list[str]:
@@ -73,7 +77,7 @@ def _forget_code(code: str, spec: dict[str, Any]) -> None:
     sys.path[:] = [path for path in sys.path if not path.startswith(code)]
     sys.path_importer_cache.clear()
     if spec["namespaces"]:
-        syscalls.umount(code, syscalls.MNT_DETACH)
+        syscalls.umount(root.CODE_MOUNT, syscalls.MNT_DETACH)
     for name in [n for n in sys.modules if n == "onehop" or n.startswith("onehop.")]:
         del sys.modules[name]
 
@@ -118,55 +122,84 @@ def _resident() -> int:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def _serve(control: socket.socket, spec: dict[str, Any]) -> None:
-    template = init.Template(spec)
-    while True:
-        raw, fds, _, _ = socket.recv_fds(control, MESSAGE_BYTES, 8)
+class _Zygote:
+    def __init__(self, control: socket.socket, template: birth.Template) -> None:
+        self.control = control
+        self.template = template
+        self._wake, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._own = [control.fileno(), self._wake, write]
+        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+
+    def serve(self) -> None:
+        poll = select.poll()
+        poll.register(self.control, select.POLLIN)
+        poll.register(self._wake, select.POLLIN)
+        while True:
+            for fd, _ in poll.poll():
+                if fd == self._wake:
+                    os.read(self._wake, 4096)
+                    self._reap()
+                else:
+                    self._take()
+
+    def _take(self) -> None:
+        raw, fds, _, _ = socket.recv_fds(self.control, MESSAGE_BYTES, 8)
         if not raw:
             os._exit(0)  # the supervisor is gone
         request = json.loads(raw)
         for fd in fds:
             os.set_inheritable(fd, False)
         try:
-            pid = _fork_sandbox(control, request, fds, template)
-            reply = {"event": "forked", "slot": request["slot"], "pid": pid}
+            getattr(self, "on_" + request["do"])(request, fds)
         except OSError as error:
-            reply = {"event": "failed", "slot": request["slot"], "errno": error.errno, "detail": str(error)}
-        for fd in fds:
-            os.close(fd)
-        control.send(json.dumps(reply).encode())
-
-
-def _fork_sandbox(
-    control: socket.socket, request: dict[str, Any], fds: list[int], template: init.Template
-) -> int:
-    """One new sandbox: its init is a child of the supervisor (CLONE_PARENT), which reaps it."""
-    flags = syscalls.CLONE_PARENT
-    if template.namespaces:
-        flags |= (
-            syscalls.CLONE_NEWUSER
-            | syscalls.CLONE_NEWNS
-            | syscalls.CLONE_NEWPID
-            | syscalls.CLONE_NEWNET
-            | syscalls.CLONE_NEWIPC
-            | syscalls.CLONE_NEWUTS
-        )
-    pid = syscalls.clone(flags)
-    if pid == 0:
-        try:
-            control.close()
-            init.main(template, request, fds)
-        except BaseException as error:  # noqa: BLE001 - the process must end here, whatever happened
-            init.report_failure(fds[0], error)
+            reply = {"event": "failed", "slot": request["slot"], "do": request["do"], "detail": str(error)}
+            self.control.send(json.dumps(reply).encode())
         finally:
-            os._exit(1)
-    if template.namespaces:
-        # The child waits on its control socket for "go", which the supervisor sends after our reply.
-        inner = f"{init.UID} {request['id']} 1"
-        for name in ("uid_map", "gid_map"):
-            fd = os.open(f"/proc/{pid}/{name}", os.O_WRONLY | os.O_CLOEXEC)
-            try:
-                os.write(fd, inner.encode())
-            finally:
+            for fd in fds:
                 os.close(fd)
-    return pid
+
+    def on_sandbox(self, request: dict[str, Any], fds: list[int]) -> None:
+        """Without namespaces nobody can enter a sandbox later: its init comes from here and forks its kernels."""
+        pid = init.fork(self._own, request, fds, self.template)
+        reply = {"event": "sandbox", "slot": request["slot"], "pid": pid}
+        self.control.send(json.dumps(reply).encode())
+
+    def on_kernel(self, request: dict[str, Any], fds: list[int]) -> None:
+        """Forks a kernel into a sandbox; `fds` are its init's pidfd, the kernel's three, and a Landlock ruleset."""
+        joined, *fds = fds
+        # For children only, and for good: the way back would need rights over the supervisor's namespace.
+        syscalls.setns(joined, syscalls.CLONE_NEWPID)
+        pid = os.fork()
+        if pid == 0:
+            try:
+                birth.join(self.template, joined, request["nice"])
+                birth.become_kernel(self.template, request, fds[:3], fds[3] if len(fds) > 3 else -1)
+            except Exception as error:  # noqa: BLE001 - reported below, on the supervisor's log
+                os.write(2, f"a kernel could not be started: {error!r}\n".encode())
+            finally:
+                os._exit(1)
+        pidfd = os.pidfd_open(pid)
+        try:
+            reply = {"event": "kernel", "slot": request["slot"], "pid": pid}
+            socket.send_fds(self.control, [json.dumps(reply).encode()], [pidfd])
+        finally:
+            os.close(pidfd)
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                # Looked at before it is reaped: so long nobody else can have its number.
+                ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return
+            if ended is None:
+                return
+            pid = ended.si_pid
+            try:
+                os.killpg(pid, signal.SIGKILL)  # what is left of its group must not go on unseen
+            except OSError:
+                pass  # nothing is left, or it had no group of its own yet
+            _, status = os.waitpid(pid, 0)
+            message = {"event": "kernel_exit", "pid": pid, "code": os.waitstatus_to_exitcode(status)}
+            self.control.send(json.dumps(message).encode())
