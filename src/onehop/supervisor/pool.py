@@ -33,8 +33,9 @@ RETRY_S = 0.5
 
 
 OWN_DESCRIPTORS = 32
-DESCRIPTORS_PER_SANDBOX = 8
-"""Control socket, workspace, channel, two pipes, pidfds of init and kernel, and one for what comes and goes."""
+DESCRIPTORS_PER_SANDBOX = 9
+"""Control socket, workspace, Landlock ruleset, channel, two pipes, pidfds of init and kernel, and one for
+what comes and goes."""
 
 
 def room_for_sandboxes() -> int:
