@@ -8,12 +8,15 @@ import socket
 import tarfile
 import zipfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx2
 import pytest
 
 from onehop import protocol
 from onehop.api.archives import TYPES
+from onehop.environments import Environment
+from tests.api.conftest import start_supervisor
 from tests.api.gateway import Gateway
 from tests.api.test_bad_input import assert_problem
 from tests.api.test_files import listed, run, upload, wait_until
@@ -147,3 +150,26 @@ def test_an_archive_that_cannot_be_made_whole_breaks_off(client: httpx2.Client, 
         with pytest.raises(httpx2.RemoteProtocolError):
             for _ in chunks:
                 pass
+
+
+def test_a_gateway_killed_while_it_unpacks_leaves_nothing(environment: Environment, home: Path) -> None:
+    archive = plain_tar({"a": os.urandom(3 << 20), "b": os.urandom(3 << 20)})
+    used = "import os; print(os.statvfs('.').f_blocks - os.statvfs('.').f_bfree, os.listdir())"
+    with start_supervisor(environment) as supervisor:
+        with Gateway(supervisor.path, home) as first, httpx2.Client(base_url=first.url, timeout=30) as client:
+            base = f"/api/sessions/{client.post('/api/sessions', json={}).json()['id']}"
+            upload(client, base, "a", content=b"old")
+            with socket.create_connection(("127.0.0.1", first.port), timeout=30) as connection:
+                connection.sendall(
+                    f"PUT {base}/archive HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-tar\r\n"
+                    f"Content-Length: {len(archive)}\r\n\r\n".encode()
+                )
+                connection.sendall(archive[: 4 << 20])
+                wait_until(lambda: int(run(client, base, used)["stdout"].split()[0]) > 100)
+                first.kill()
+        with (
+            Gateway(supervisor.path, home) as second,
+            httpx2.Client(base_url=second.url, timeout=30) as client,
+        ):
+            wait_until(lambda: run(client, base, used)["stdout"] == "1 ['a']\n")
+            assert client.get(f"{base}/files/a").content == b"old"
