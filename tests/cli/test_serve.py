@@ -6,12 +6,13 @@ import json
 import os
 import signal
 import subprocess
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.cli.processes import END_S, START_S, Server, Traces, onehop, wait_until
+from tests.cli.processes import END_S, ONEHOP, START_S, Server, Traces, onehop, variables, wait_until
 
 Serve = Callable[..., Server]
 
@@ -44,6 +45,26 @@ def test_on_the_ipv6_loopback(serve: Serve) -> None:
     assert server.url.startswith("http://[::1]:")
     assert server.healthy()
     assert "curl -s -g http://[::1]:" in server.screen
+
+
+def test_json_is_one_line_when_it_is_ready(home: Path, tmp_path: Path) -> None:
+    command = [*ONEHOP, "serve", "--json", "--home", str(home), "--port", "0"]
+    environ = variables(TMPDIR=str(tmp_path))
+    with (tmp_path / "log").open("w") as log:
+        server = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=log, text=True)
+    with server:
+        assert server.stdout is not None
+        document = json.loads(server.stdout.readline())
+        try:
+            with urllib.request.urlopen(document["url"] + "/healthz", timeout=30) as response:
+                assert json.load(response) == {"status": "ok"}
+        finally:
+            server.send_signal(signal.SIGTERM)
+        assert server.stdout.read() == ""
+    assert server.returncode == 0
+    assert document["pid"] == server.pid
+    assert document["environment"]["name"] == "default"
+    assert {row["state"] for row in document["protections"]} <= {"active", "weaker", "missing"}
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -26,7 +26,9 @@ COMMANDS = {
     "config": "print the effective settings and where each came from",
     "keys": "make, list and revoke API keys",
     "usage": "say what was used, by day and key",
+    "bench": "measure a server for a few seconds",
     "doctor": "say which protections this machine gives, and how to get the missing ones",
+    "completion": "print the completion script of a shell",
 }
 USAGE_EXIT = 2
 ENGINE_EXIT = 3
@@ -36,7 +38,10 @@ INTERRUPTED_EXIT = 130
 def parser(command: str | None) -> argparse.ArgumentParser:
     """The parser of all commands, with the arguments of `command` only."""
     top = argparse.ArgumentParser(
-        prog="onehop", description="Runs AI-written Python in warm, jailed interpreters."
+        prog="onehop",
+        description="Runs AI-written Python in warm, jailed interpreters.",
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=20),
+        epilog="onehop help COMMAND says more about one; docs/cli.md has the exit codes.",
     )
     top.add_argument("--version", action="version", version=f"onehop {__version__}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -59,6 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 errors="backslashreplace"
             )  # a terminal of another encoding must not stop anything
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["help"]:
+        arguments = [*arguments[1:], "--help"]
     chosen = arguments[0] if arguments and arguments[0] in COMMANDS else None
     options = parser(chosen).parse_args(arguments)
     try:

@@ -32,6 +32,9 @@ EXAMPLE = '{"code": "import pandas as pd; pd.Series([3, 1, 2]).describe()"}'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--json", action="store_true", help="print one line of JSON when ready, instead of the start screen"
+    )
     options.add_settings(parser)
 
 
@@ -46,7 +49,8 @@ def main(arguments: argparse.Namespace) -> int:
         built = engine.environment(settings, _say)
 
         def show(rows: list[dict[str, Any]], report: dict[str, Any]) -> None:
-            print(screen(settings, built, listener, rows, time.monotonic() - started_s), flush=True)
+            shown = line if arguments.json else screen
+            print(shown(settings, built, listener, rows, time.monotonic() - started_s), flush=True)
 
         processes.Master(settings, (built,), listener, show=show, say=_say).run()
     _say("ended")
@@ -104,8 +108,7 @@ def screen(
         rows: protections as in onehop.supervisor.surroundings.
         started_s: seconds that the start took.
     """
-    host, port = listener.getsockname()[:2]
-    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    url = _url(listener)
     packages = f"Python {built.python_version}, {len(built.packages)} packages"
     lines = [
         f"onehop {__version__} serves on {url} (ready after {started_s:.1f} s)",
@@ -123,6 +126,31 @@ def screen(
         "  Ctrl-C ends the server and all its sessions.",
     ]
     return "\n".join(lines)
+
+
+def line(
+    settings: Settings,
+    built: Environment,
+    listener: socket.socket,
+    rows: list[dict[str, Any]],
+    started_s: float,
+) -> str:
+    """What `screen` says, as one line of JSON; printed again whenever everything had to be started again."""
+    document = {
+        "onehop": __version__,
+        "url": _url(listener),
+        "pid": os.getpid(),
+        "started_s": round(started_s, 3),
+        "state": str(settings.state),
+        "environment": {"name": built.name, "python": built.python_version, "path": str(built.path)},
+        "protections": rows,
+    }
+    return json.dumps(document)
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def protections(rows: list[dict[str, Any]]) -> list[str]:
