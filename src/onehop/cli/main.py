@@ -40,7 +40,6 @@ def parser(command: str | None) -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="onehop",
         description="Runs AI-written Python in warm, jailed interpreters.",
-        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=20),
         epilog="onehop help COMMAND says more about one; docs/cli.md has the exit codes.",
     )
     top.add_argument("--version", action="version", version=f"onehop {__version__}")
