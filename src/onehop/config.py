@@ -110,6 +110,8 @@ class Settings:
 
     max_sessions: int = _limit(1000, "most sessions at once")
     max_concurrent: int = _limit(64, "most one-shot executions at once")
+    max_contexts: int = _limit(8, "most contexts at once in one session")
+    max_commands: int = _limit(16, "most commands at once in one session")
     max_transfers: int = _limit(4, "most file transfers at once in one session")
     idle_timeout_s: float = _limit(1800.0, "a session ends after this long without a request")
     max_age_s: float = _limit(86400.0, "a session ends this long after its creation")

@@ -18,6 +18,8 @@ from onehop.api import docs, openapi
 from onehop.api.archives import Archives
 from onehop.api.asgi import Call, encode_json, problem_body
 from onehop.api.authentication import Authentication
+from onehop.api.commands import Commands
+from onehop.api.contexts import Contexts
 from onehop.api.environments import Environments
 from onehop.api.executions import Executions
 from onehop.api.files import Files
@@ -52,9 +54,12 @@ class App(FastAPI):
             redirect_slashes=False,
         )
         metrics = Metrics(engine)
+        executions = Executions(engine)
         self.operations = [
-            *Executions(engine).operations(),
+            *executions.operations(),
             *Sessions(engine).operations(),
+            *Contexts(engine).operations(),
+            *Commands(engine, executions).operations(),
             *Files(engine).operations(),
             *Archives(engine).operations(),
             *Keys(engine).operations(),

@@ -89,6 +89,24 @@ SESSION: dict[str, Any] = {
     "limits": {"memory_mb": 2048, "processes": 64, "workspace_mb": 256, "workspace_inodes": 16384},
     "isolation": ISOLATION,
 }
+CONTEXT: dict[str, Any] = {
+    "name": "plots",
+    "status": "idle",
+    "cwd": "",
+    "created_at": "2026-11-22T12:00:00.000Z",
+}
+COMMAND: dict[str, Any] = {
+    "id": ANSWER["id"],
+    "command": "ls -l",
+    "status": "ok",
+    "exit_code": 0,
+    "pid": 7,
+    "background": False,
+    "stdin_open": False,
+    "started_at": "2026-11-22T12:00:00.000Z",
+    "ended_at": "2026-11-22T12:00:00.012Z",
+}
+COMMAND_ANSWER: dict[str, Any] = {**ANSWER, "stdout": "total 0\n", "results": [], "exit_code": 0}
 FILE = {"path": "out.csv", "bytes": 812, "modified_at": "2026-11-22T12:00:00.000Z"}
 MOVE: dict[str, Any] = {"move_to": "results/out.csv", "overwrite": True}
 FILE_LIST = {"files": [FILE], "truncated": False}

@@ -25,7 +25,7 @@ BUFFERED_BODIES = 8
 _decode_once = msgspec.json.Decoder(ExecuteOnceRequest)
 _decode_in_session = msgspec.json.Decoder(ExecuteRequest)
 
-_EVENTS = Body(
+EVENTS = Body(
     "Numbered events while it happens: `stdout` and `stderr` (TextEvent), `result` (ResultEvent), `error` "
     "(ErrorInfo), `gap` (GapEvent: events that are no longer stored) and last `end` (EndEvent). "
     "Comments keep the connection alive.",
@@ -33,9 +33,9 @@ _EVENTS = Body(
     example=examples.EVENTS,
 )
 _ANSWERS: dict[int, tuple[Body, ...]] = {
-    200: (Body("The code ran; `status` says how it ended.", Answer, example=examples.ANSWER), _EVENTS)
+    200: (Body("The code ran; `status` says how it ended.", Answer, example=examples.ANSWER), EVENTS)
 }
-_EXECUTE_PROBLEMS = (
+EXECUTE_PROBLEMS = (
     errors.InvalidJsonError,
     errors.InvalidRequestError,
     errors.InvalidPathError,
@@ -48,11 +48,11 @@ _EXECUTE_PROBLEMS = (
     errors.IdempotencyKeyReusedError,
     errors.IdempotencyInProgressError,
 )
-_HEADERS = {
+HEADERS = {
     EXECUTION_HEADER.decode(): "id of the execution",
     replay.REPLAYED[0].decode(): "`true` when the request came before and this is its answer again",
 }
-_ACCEPT: dict[str, object] = {
+ACCEPT: dict[str, object] = {
     "name": "Accept",
     "in": "header",
     "description": "`text/event-stream` for events instead of one answer.",
@@ -80,13 +80,13 @@ class Executions:
                 body=Body("The code and its limits.", ExecuteRequest, example=examples.EXECUTE),
                 answers=_ANSWERS,
                 problems=(
-                    *_EXECUTE_PROBLEMS,
+                    *EXECUTE_PROBLEMS,
                     errors.SessionNotFoundError,
                     errors.SessionBusyError,
                     errors.SessionEndedError,
                 ),
-                parameters=(_ACCEPT, replay.PARAMETER),
-                headers=_HEADERS,
+                parameters=(ACCEPT, replay.PARAMETER),
+                headers=HEADERS,
             ),
             Operation(
                 "POST",
@@ -101,9 +101,9 @@ class Executions:
                     "The code, its limits and its sandbox.", ExecuteOnceRequest, example=examples.EXECUTE_ONCE
                 ),
                 answers=_ANSWERS,
-                problems=(*_EXECUTE_PROBLEMS, errors.UnknownEnvironmentError),
-                parameters=(_ACCEPT, replay.PARAMETER),
-                headers=_HEADERS,
+                problems=(*EXECUTE_PROBLEMS, errors.UnknownEnvironmentError),
+                parameters=(ACCEPT, replay.PARAMETER),
+                headers=HEADERS,
             ),
             Operation(
                 "GET",
@@ -133,7 +133,7 @@ class Executions:
                 "Executions",
                 "The events again, and those to come",
                 scope=READ,
-                answers={200: (_EVENTS,)},
+                answers={200: (EVENTS,)},
                 problems=(errors.ExecutionNotFoundError, errors.InvalidRequestError),
                 parameters=(
                     {

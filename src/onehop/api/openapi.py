@@ -63,6 +63,8 @@ PARAMETERS = {
     "session_id": "Id of a session (`ses_…`).",
     "execution_id": "Id of an execution (`exe_…`).",
     "key_id": "Id of a key (`key_…`), not the key itself.",
+    "name": "Name of a context; every session has `main`.",
+    "command_id": "Id of a command, which is that of its execution (`exe_…`).",
     "path": "Path of a file in the workspace; it may contain slashes.",
 }
 

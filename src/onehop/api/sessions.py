@@ -12,7 +12,7 @@ from onehop.sessions import Engine, SessionRequest
 from onehop.sessions.answers import Interrupted, SessionInfo, SessionList
 from onehop.sessions.caller import EXECUTE, READ
 from onehop.sessions.claims import Replay
-from onehop.sessions.requests import SessionChange, decode
+from onehop.sessions.requests import ContextChoice, SessionChange, decode
 from onehop.sessions.run import new_id
 
 BODY_BYTES = 64 * 1024
@@ -20,13 +20,9 @@ BODY_BYTES = 64 * 1024
 _GONE = (errors.SessionNotFoundError, errors.SessionEndedError)
 
 
-class Nothing(msgspec.Struct, forbid_unknown_fields=True):
-    """An empty object."""
-
-
 _decode_session = msgspec.json.Decoder(SessionRequest)
 _decode_change = msgspec.json.Decoder(SessionChange)
-_decode_nothing = msgspec.json.Decoder(Nothing)
+_decode_choice = msgspec.json.Decoder(ContextChoice)
 
 
 class Sessions:
@@ -133,12 +129,18 @@ class Sessions:
                 "Sessions",
                 "Stop what runs, keep the variables",
                 scope=EXECUTE,
-                body=Body("Nothing, or an empty object.", Nothing, example={}, required=False),
+                body=Body(
+                    "Which context; `main` when it is left out.",
+                    ContextChoice,
+                    example={"context": "main"},
+                    required=False,
+                ),
                 answers={
                     200: (Body("Whether something was running.", Interrupted, example={"interrupted": True}),)
                 },
                 problems=(
                     *_GONE,
+                    errors.ContextNotFoundError,
                     errors.InvalidJsonError,
                     errors.InvalidRequestError,
                     errors.TooLargeError,
@@ -196,9 +198,8 @@ class Sessions:
 
     async def interrupt(self, call: Call) -> None:
         call.require_type(b"application/json")
-        decode(_decode_nothing, await call.body(BODY_BYTES) or b"{}")
-        await call.answer(
-            encode_json(
-                Interrupted(await self._engine.executions.interrupt(call.path["session_id"], call.caller))
-            )
+        choice = decode(_decode_choice, await call.body(BODY_BYTES) or b"{}")
+        stopped = await self._engine.executions.interrupt(
+            call.path["session_id"], call.caller, context=choice.context
         )
+        await call.answer(encode_json(Interrupted(stopped)))

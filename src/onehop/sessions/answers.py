@@ -70,6 +70,7 @@ class Answer(msgspec.Struct, kw_only=True):
         truncated: output or results were left out; `output_file` has the output's rest.
         variables: `kept`, or `lost` when the kernel did not survive.
         reason: one sentence on a status other than `ok` and `error`.
+        exit_code: of a command, and of nothing else; null while it runs and when a signal ended it.
     """
 
     id: str
@@ -88,6 +89,7 @@ class Answer(msgspec.Struct, kw_only=True):
     output_file: OutputFile | None
     variables: Variables
     reason: str
+    exit_code: int | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class EndEvent(msgspec.Struct, kw_only=True):
@@ -105,6 +107,7 @@ class EndEvent(msgspec.Struct, kw_only=True):
     output_file: OutputFile | None
     variables: Variables
     reason: str
+    exit_code: int | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class TextEvent(msgspec.Struct):
@@ -160,6 +163,51 @@ class SessionInfo(msgspec.Struct, kw_only=True):
     isolation: dict[str, str]
 
 
+class ContextInfo(msgspec.Struct, kw_only=True):
+    """A context: a kernel with variables of its own in the session's sandbox.
+
+    Args:
+        cwd: folder of the workspace where it started, empty for the workspace itself.
+    """
+
+    name: str
+    status: Literal["idle", "busy", "starting"]
+    cwd: str
+    created_at: str
+
+
+class ContextList(msgspec.Struct):
+    contexts: list[ContextInfo]
+
+
+class CommandInfo(msgspec.Struct, kw_only=True):
+    """A shell command.
+
+    Args:
+        id: of its execution, which has its output.
+        exit_code: null while it runs and when a signal ended it.
+        pid: inside the sandbox.
+        background: nobody waits for its end.
+        stdin_open: it was started to be fed.
+    """
+
+    id: str
+    command: str
+    status: Status
+    exit_code: int | None
+    pid: int
+    background: bool
+    stdin_open: bool
+    started_at: str
+    ended_at: str | None
+
+
+class CommandList(msgspec.Struct):
+    """Those that run, and the last of those that have ended; oldest first."""
+
+    commands: list[CommandInfo]
+
+
 class SessionList(msgspec.Struct):
     sessions: list[SessionInfo]
 
@@ -192,4 +240,5 @@ def end_event(answer: Answer) -> EndEvent:
         output_file=answer.output_file,
         variables=answer.variables,
         reason=answer.reason,
+        exit_code=answer.exit_code,
     )

@@ -14,6 +14,8 @@ from typing import Any
 from onehop import errors
 from onehop.config import MIB, Settings, is_loopback
 from onehop.sessions.claims import Claims
+from onehop.sessions.commands import Commands
+from onehop.sessions.contexts import Contexts
 from onehop.sessions.executions import Executions
 from onehop.sessions.journal import Journal
 from onehop.sessions.keyring import Keyring
@@ -36,6 +38,7 @@ class Engine:
     Attributes:
         sessions: their life.
         executions: code in sessions and alone.
+        contexts, commands: of sessions.
         files: of the sessions' workspaces.
         claims: idempotency keys.
         keyring: API keys.
@@ -59,6 +62,8 @@ class Engine:
         self.executions = Executions(
             settings, client, self._registry, self._journal, self._tasks, self._quotas
         )
+        self.commands = Commands(client, self._registry)
+        self.contexts = Contexts(settings, client, self._registry)
         self.files = Transfers(settings, client, self._registry)
 
     async def __aenter__(self) -> Engine:

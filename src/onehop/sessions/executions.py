@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import cast
 
 from onehop import errors
@@ -22,11 +22,12 @@ from onehop.sessions.once import OneShots
 from onehop.sessions.quotas import Quotas
 from onehop.sessions.recovery import follow
 from onehop.sessions.registry import Registry, unavailable
-from onehop.sessions.requests import ExecuteOnceRequest, ExecuteRequest
-from onehop.sessions.run import EncodedEvent, Run, new_id
+from onehop.sessions.requests import CommandRequest, ExecuteOnceRequest, ExecuteRequest
+from onehop.sessions.run import COMMAND, EncodedEvent, Run, new_id
 from onehop.sessions.session import EndReason, Session
 from onehop.sessions.tasks import Tasks
 from onehop.supervisor.client import SupervisorClient
+from onehop.supervisor.messages import ExecutionSpec
 
 RESUMED_WAIT_S = 0.25
 """How long a request waits for the end of an execution that was taken over from a dead gateway."""
@@ -85,16 +86,69 @@ class Executions:
         before = session.runs.get(context)
         if before is not None:
             raise errors.SessionBusyError(
-                "another execution is running in this session; wait for its end or interrupt it",
+                f"another execution is running in the context {context!r}; wait for its end or interrupt it",
                 execution=before.id,
             )
         self._quotas.admit(caller, spec)
-        run = session.runs[context] = Run(
+
+        async def send(run: Run) -> None:
+            if contents:
+                await self._put_files(session, contents)
+            self._journal.began(run)
+            reached("execution-claimed")
+            await self._client.execute(session.sandbox, spec, run.take, kernel=context)
+
+        return await self._begin(session, spec, context, caller, send)
+
+    async def start_command(
+        self, session_id: str, request: CommandRequest, caller: Caller = LOCAL, *, name: str = ""
+    ) -> Run:
+        """Starts a shell command in a session. It runs beside code and other commands.
+
+        Args:
+            name: its id, where one was promised already.
+
+        Raises:
+            SessionNotFoundError, SessionEndedError: there is no such session.
+            InvalidRequestError, TooLargeError: the request cannot be run as asked.
+            TooManyError: as many run as are allowed at once, or the key is over a limit.
+            UnavailableError: the supervisor or the database is lost.
+        """
+        session = await self._registry.find(session_id, caller)
+        self._registry.check_open()
+        spec = requests.command_spec(request, self._settings, name or new_id("exe"))
+        if session.commands() >= self._settings.max_commands:
+            raise errors.TooManyError(f"{session.commands()} commands run in this session already")
+        self._quotas.admit(caller, spec)
+
+        async def send(run: Run) -> None:
+            self._journal.began(run)
+            reached("execution-claimed")
+            await self._client.command(
+                session.sandbox,
+                spec,
+                run.take,
+                cwd=request.cwd,
+                stdin_open=request.stdin_open,
+                background=request.background,
+            )
+
+        return await self._begin(session, spec, COMMAND + spec.id, caller, send)
+
+    async def _begin(
+        self,
+        session: Session,
+        spec: ExecutionSpec,
+        place: str,
+        caller: Caller,
+        send: Callable[[Run], Awaitable[None]],
+    ) -> Run:
+        run = session.runs[place] = Run(
             spec.id,
             session.id,
             owner=session.owner,
             key=caller.key,
-            context=context,
+            context=place,
             on_violation=self.violated,
             sandbox=session.sandbox,
             isolation=session.isolation,
@@ -102,11 +156,7 @@ class Executions:
         run.when_ended(self.run_ended)
         session.touch()
         try:
-            if contents:
-                await self._put_files(session, contents)
-            self._journal.began(run)
-            reached("execution-claimed")
-            await self._client.execute(session.sandbox, spec, run.take)
+            await send(run)
         except asyncio.CancelledError:
             if self._journal.has(run):
                 self._tasks.spawn(follow(self._client, run))
@@ -115,7 +165,7 @@ class Executions:
             raise
         except errors.OnehopError as error:
             self._refused(run, session)
-            raise registry.translated(error, session) from error
+            raise self._registry.translated(error, session) from error
         except BaseException:
             self._refused(run, session)
             raise
@@ -139,12 +189,12 @@ class Executions:
         except errors.EngineError as error:
             raise unavailable() from error
 
-    async def interrupt(self, session_id: str, caller: Caller = LOCAL) -> bool:
-        """Stops what runs and keeps the variables. False when nothing ran."""
+    async def interrupt(self, session_id: str, caller: Caller = LOCAL, *, context: str = "main") -> bool:
+        """Stops what runs in a context and keeps the variables. False when nothing ran."""
         session = await self._registry.find(session_id, caller)
         session.touch()
         try:
-            return await self._client.interrupt(session.sandbox)
+            return await self._client.interrupt(session.sandbox, kernel=context)
         except errors.OnehopError as error:
             raise self._registry.translated(error, session) from error
 
@@ -197,7 +247,7 @@ class Executions:
         changes: list[FileInfo] = []
         truncated = True
         try:
-            async with asyncio.timeout(files.LISTING_TIMEOUT_S):
+            async with asyncio.timeout(files.LISTING_TIMEOUT_S), session.listing_lock:
                 try:
                     if session.porter is None:
                         session.porter = await self._client.open_porter(session.sandbox)

@@ -7,7 +7,7 @@ import logging
 
 from onehop.config import Settings
 from onehop.crash import reached
-from onehop.errors import EngineError, OnehopError, TooManyError
+from onehop.errors import EngineError, InvalidRequestError, OnehopError, TooManyError
 from onehop.protocol import Entry
 from onehop.sessions import files, requests
 from onehop.sessions.answers import FileInfo
@@ -37,6 +37,10 @@ class OneShots:
 
     async def start(self, request: ExecuteOnceRequest, caller: Caller, name: str) -> Run:
         """Starts code in a new sandbox. Raises TooManyError, and what the checks of `requests` raise."""
+        if request.context != "main":
+            raise InvalidRequestError(
+                "context: a sandbox of its own has only 'main'; make a session for more", field="context"
+            )
         spec = requests.execution_spec(request, self._settings, name, grace_s=0.0)
         box_spec = requests.sandbox_spec(
             request, self._settings, owner=label(caller), one_shot=True, limits=caller.limits

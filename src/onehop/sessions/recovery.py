@@ -60,9 +60,11 @@ class Recovery:
             del boxes[box.id]
             session = restored(row, box)
             alive.append(session)
-            for execution in box.executions:
+            # What runs comes last: it has the place in the session that earlier ones have left.
+            for execution in sorted(box.executions, key=set(box.running).__contains__):
                 kept.pop(execution, None)
-                await self._resume_in_session(execution, session, unfinished)
+                place = box.places.get(execution, "main")
+                await self._resume_in_session(execution, place, session, unfinished)
         reached("recovery-half-done")
         for box in boxes.values():
             followed = [
@@ -80,7 +82,7 @@ class Recovery:
         return alive, lost
 
     async def _resume_in_session(
-        self, execution: str, session: Session, unfinished: dict[str, StoredExecution]
+        self, execution: str, place: str, session: Session, unfinished: dict[str, StoredExecution]
     ) -> None:
         if await self._settled(execution, unfinished):
             return
@@ -90,6 +92,7 @@ class Recovery:
             session.id,
             owner=session.owner,
             key=row.key if row is not None else session.settings.key,
+            context=place,
             on_violation=self._on_violation,
             sandbox=session.sandbox,
             isolation=session.isolation,

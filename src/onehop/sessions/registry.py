@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import AsyncIterator
 
 from onehop import errors
 from onehop.crash import reached
@@ -59,6 +60,15 @@ class Registry:
         if reason is None or owner != caller.owner:
             return errors.SessionNotFoundError("there is no such session")
         return _ended(reason)
+
+    @contextlib.asynccontextmanager
+    async def using(self, session_id: str, caller: Caller) -> AsyncIterator[Session]:
+        """The caller's live session; what the supervisor refuses within is told in the user's words."""
+        session = await self.find(session_id, caller)
+        try:
+            yield session
+        except errors.OnehopError as error:
+            raise self.translated(error, session) from error
 
     def owned(self, caller: Caller) -> list[Session]:
         """Live sessions of the caller, oldest first."""

@@ -7,6 +7,7 @@ raise InvalidRequestError or a subclass, TooLargeError where something is too lo
 
 from __future__ import annotations
 
+import signal
 import time
 from typing import Annotated, Literal, TypeVar
 
@@ -52,6 +53,11 @@ class SandboxFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     workspace_mb: PositiveInt | None = None
 
 
+ContextName = Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{1,64}$")]
+MAX_COMMAND_BYTES = 131_071
+"""The longest argument of a program (MAX_ARG_STRLEN, include/uapi/linux/binfmts.h), without its NUL."""
+
+
 class ExecuteRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Code to run, and what it may use while it runs.
 
@@ -63,7 +69,7 @@ class ExecuteRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         env: environment variables for this execution.
         files: path in the workspace → text, or `{"base64": …}`; written before the code runs.
         stdin: what `input()` reads.
-        context: which of the session's kernels; there is one, `main`.
+        context: which of the session's kernels; every session has `main`.
         on_disconnect: what happens when the client hangs up before the end.
     """
 
@@ -74,8 +80,62 @@ class ExecuteRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     env: dict[str, str] = {}
     files: dict[str, str | Binary] = {}
     stdin: str = ""
-    context: Literal["main"] = "main"
+    context: ContextName = "main"
     on_disconnect: Literal["continue", "interrupt"] = "continue"
+
+
+class ContextRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """A context to be made.
+
+    Args:
+        name: 1 to 64 letters, digits, `_` and `-`; one is made up when it is left out.
+        cwd: folder of the workspace where it starts.
+    """
+
+    name: ContextName | None = None
+    cwd: str = ""
+
+
+class Nothing(msgspec.Struct, forbid_unknown_fields=True):
+    """An empty object."""
+
+
+class ContextChoice(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Which of a session's contexts."""
+
+    context: ContextName = "main"
+
+
+class CommandRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """A shell command to run.
+
+    Args:
+        command: for `bash -c`.
+        cwd: folder of the workspace where it starts.
+        env: environment variables besides those of the session.
+        stdin: what it reads first.
+        stdin_open: more stdin follows, by requests of its own.
+        timeout_s: wall seconds until it is stopped; in the background none unless asked for.
+        cpu_s, output_bytes, on_disconnect: as in ExecuteRequest.
+        background: answer at once; it goes on until it ends, is killed, or the session ends.
+    """
+
+    command: str
+    cwd: str = ""
+    env: dict[str, str] = {}
+    stdin: str = ""
+    stdin_open: bool = False
+    timeout_s: Positive | None = None
+    cpu_s: Positive | None = None
+    output_bytes: PositiveInt | None = None
+    background: bool = False
+    on_disconnect: Literal["continue", "interrupt"] = "continue"
+
+
+class SignalRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """A signal by its name or number."""
+
+    signal: str | int
 
 
 class ExecuteOnceRequest(ExecuteRequest, kw_only=True, forbid_unknown_fields=True):
@@ -196,14 +256,60 @@ def execution_spec(
         raise InvalidRequestError("code: Python source cannot hold NUL characters", field="code")
     if not code.strip():
         raise InvalidRequestError("code: there is nothing to run", field="code")
-    stdin = request.stdin
+    _check_stdin(request.stdin, settings)
+    return _spec(request, settings, execution, code, settings.timeout_s, grace_s)
+
+
+def command_spec(request: CommandRequest, settings: Settings, execution: str) -> ExecutionSpec:
+    """Like `execution_spec`, for a shell command."""
+    command = request.command
+    if _bytes("command", command) > MAX_COMMAND_BYTES:
+        raise TooLargeError(
+            f"the command is longer than {MAX_COMMAND_BYTES} bytes; write it to a file and run that",
+            limit_bytes=MAX_COMMAND_BYTES,
+        )
+    if "\0" in command:
+        raise InvalidRequestError("command: it cannot hold NUL characters", field="command")
+    if not command.strip():
+        raise InvalidRequestError("command: there is nothing to run", field="command")
+    if request.cwd:
+        check_path(request.cwd)
+    _check_stdin(request.stdin, settings)
+    timeout_s = 0.0 if request.background else settings.timeout_s
+    return _spec(request, settings, execution, command, timeout_s, settings.grace_s)
+
+
+def signal_number(request: SignalRequest) -> int:
+    """Raises InvalidRequestError for what is no signal."""
+    asked = request.signal
+    try:
+        if isinstance(asked, int):
+            return signal.Signals(asked).value
+        name = asked.upper()
+        return signal.Signals[name if name.startswith("SIG") else f"SIG{name}"].value
+    except (KeyError, ValueError):
+        raise InvalidRequestError(
+            f"signal: {str(asked)[:40]!r} is no signal; try SIGTERM", field="signal"
+        ) from None
+
+
+def _check_stdin(stdin: str, settings: Settings) -> None:
     if stdin and _bytes("stdin", stdin) > settings.stdin_bytes:
         raise TooLargeError(
             f"stdin is longer than {settings.stdin_bytes} bytes", limit_bytes=settings.stdin_bytes
         )
+
+
+def _spec(
+    request: ExecuteRequest | CommandRequest,
+    settings: Settings,
+    execution: str,
+    code: str,
+    timeout_s: float,
+    grace_s: float,
+) -> ExecutionSpec:
     if request.env:
         _check_env(request.env, settings.env_bytes)
-    timeout_s = settings.timeout_s
     if request.timeout_s is not None:
         timeout_s = _at_most("timeout_s", request.timeout_s, settings.max_timeout_s)
     output_bytes = settings.output_bytes
@@ -215,7 +321,7 @@ def execution_spec(
     return ExecutionSpec(
         id=execution,
         code=code,
-        stdin=stdin,
+        stdin=request.stdin,
         env=request.env,
         timeout_s=timeout_s,
         grace_s=grace_s,

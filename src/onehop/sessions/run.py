@@ -82,6 +82,10 @@ class Text:
         return text
 
 
+COMMAND = "!"
+"""In front of a command's id it is the command's place in its session; no context has such a name."""
+
+
 class Run:
     """An execution from its start until its result is stored.
 
@@ -285,7 +289,12 @@ class Run:
             else None,
             variables="kept" if end is None else cast(Variables, end.variables),
             reason="" if end is None else end.reason,
+            exit_code=self._exit_code(),
         )
+
+    def _exit_code(self) -> int | msgspec.UnsetType | None:
+        code = None if self.end is None else self.end.exit_code
+        return code if code is not None or self.context.startswith(COMMAND) else msgspec.UNSET
 
     def document(self) -> bytes:
         """The answer as JSON, made once, for the client and for the store."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from datetime import UTC, datetime
 from typing import Literal
@@ -11,7 +12,7 @@ import msgspec
 from onehop.config import MIB
 from onehop.protocol import Entry
 from onehop.sessions.answers import SandboxLimits, SessionInfo
-from onehop.sessions.run import Run
+from onehop.sessions.run import COMMAND, Run
 from onehop.store import SessionRow
 from onehop.supervisor.messages import SandboxInfo, SandboxSpec
 from onehop.supervisor.porter import Porter
@@ -69,9 +70,10 @@ class Session:
     """A live session.
 
     Attributes:
-        runs: what is executing, by context.
+        runs: what is executing, by context; commands by `!` and their id.
+        listing_lock: held while its files are compared with `listing`.
         listing: files at the last look, or None when nobody has looked since a restart of the gateway.
-        porter: kept open for listings; only the one execution that runs may use it.
+        porter: kept open for listings; who holds the lock may use it.
         transfers: file operations under way for clients.
     """
 
@@ -82,6 +84,7 @@ class Session:
         "isolation",
         "last_used_s",
         "listing",
+        "listing_lock",
         "owner",
         "porter",
         "runs",
@@ -110,6 +113,7 @@ class Session:
         self.last_used_s = time.monotonic()
         self.runs: dict[str, Run] = {}
         self.listing: dict[str, Entry] | None = {} if fresh else None
+        self.listing_lock = asyncio.Lock()
         self.porter: Porter | None = None
         self.transfers = 0
 
@@ -143,6 +147,10 @@ class Session:
             entry = self.listing.pop(old)
             entry.path = target + old[len(path) :]
             self.listing[entry.path] = entry
+
+    def commands(self) -> int:
+        """How many commands run."""
+        return sum(1 for place in self.runs if place.startswith(COMMAND))
 
     def forget(self, run: Run) -> None:
         """The run has ended, or was never begun."""
@@ -215,5 +223,6 @@ def limits_of(spec: SandboxSpec) -> SandboxLimits:
 
 
 def timestamp(seconds: float) -> str:
+    """RFC 3339, in UTC."""
     """RFC 3339, in UTC."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

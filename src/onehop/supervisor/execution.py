@@ -25,6 +25,8 @@ class Execution:
         self.number = number
         self.started_s = time.monotonic()
         self.cpu_start_ns = 0
+        self.place = ""
+        """The context that runs it, or `!` and its id for a command."""
         self.end: End | None = None
         self.stopping: str = ""
         """Why we ask it to stop: `timeout`, `interrupted`, `output_limit`; empty while nobody does."""

@@ -70,7 +70,8 @@ class SandboxInfo(msgspec.Struct):
     Args:
         isolation: has the members `level`, `memory`, `pids`, `network`.
         executions: that nobody has acknowledged.
-        places: of those that run: by execution, the context's name, or for a command `!` and its id.
+        places: by execution, the context's name, or for a command `!` and its id.
+        running: executions that have not ended.
     """
 
     id: str
@@ -80,6 +81,7 @@ class SandboxInfo(msgspec.Struct):
     isolation: dict[str, str]
     executions: list[str] = []
     places: dict[str, str] = {}
+    running: list[str] = []
 
 
 class EnvironmentInfo(msgspec.Struct):

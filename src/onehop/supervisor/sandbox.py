@@ -413,6 +413,7 @@ class Sandbox:
             raise SessionBusyError("another execution is running here; wait for it or interrupt it")
         if kernel in self.died_between:
             execution = self._new_execution(spec)
+            execution.place = kernel
             self.died_between.discard(kernel)
             execution.finish(
                 End(
@@ -444,6 +445,7 @@ class Sandbox:
     def begin(self, place: str, link: Link | Command, spec: ExecutionSpec) -> Execution:
         """An execution that runs from now on, in a context or as a command; 0 for `timeout_s` is no deadline."""
         execution = self.running[place] = self._new_execution(spec)
+        execution.place = place
         self.links[place] = link
         if self.group is not None:
             self.group.reset_peak()
@@ -454,7 +456,9 @@ class Sandbox:
         return execution
 
     def interrupt(self, kernel: str) -> bool:
-        """SIGINT for what runs in the context; the variables stay."""
+        """SIGINT for what runs in the context; the variables stay. Raises ContextNotFoundError."""
+        if kernel not in self.links:
+            raise ContextNotFoundError(f"there is no context {kernel!r}")
         execution = self.running.get(kernel)
         if execution is None:
             return False

@@ -214,7 +214,8 @@ class Service:
             one_shot=sandbox.spec.one_shot,
             isolation=sandbox.isolation(),
             executions=list(sandbox.executions),
-            places={execution.spec.id: place for place, execution in sandbox.running.items()},
+            places={name: execution.place for name, execution in sandbox.executions.items()},
+            running=[execution.spec.id for execution in sandbox.running.values()],
         )
 
     def unacknowledged(self) -> list[ExecutionInfo]:
