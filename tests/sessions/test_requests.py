@@ -54,7 +54,7 @@ def small(tmp_path: Path) -> Settings:
         (b'{"code": "1", "files": []}', InvalidRequestError, "files"),
         (b'{"code": "1", "files": {"a": {"base64": "!"}}}', InvalidRequestError, "files[...].base64"),
         (b'{"code": "1", "files": {"a": {"base64": "", "x": 1}}}', InvalidRequestError, "files[...].x"),
-        (b'{"code": "1", "context": "other"}', InvalidRequestError, "context"),
+        (b'{"code": "1", "context": "no name"}', InvalidRequestError, "context"),
     ],
 )
 def test_decoding_is_strict(body: bytes, error: type[ProblemError], field: str | None) -> None:
