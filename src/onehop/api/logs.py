@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import sys
 from contextvars import ContextVar
-from datetime import UTC, datetime
 from typing import Any
 
 from onehop.config import Settings
+from onehop.supervisor.lines import cut, escaped, timestamp
 
-TEXT_CHARACTERS = 4096
-"""A message is cut after so many."""
 TRACEBACK_CHARACTERS = 32_768
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
@@ -28,8 +25,6 @@ access = logging.getLogger("onehop.access")
 
 FIELDS = ("method", "path", "route", "status", "duration_ms", "session", "execution", "key", "owner")
 """What a record may carry besides its message (`extra=`)."""
-
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def configure(settings: Settings) -> None:
@@ -49,11 +44,11 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         fields = " ".join(f"{name}={escaped(str(value), 512)}" for name, value in _fields(record).items())
-        line = f"{record.levelname} {record.name} {escaped(_message(record), TEXT_CHARACTERS)}"
+        line = f"{record.levelname} {record.name} {escaped(_message(record))}"
         if fields:
             line = f"{line} {fields}"
         for text in _traceback(self, record).splitlines():
-            line += f"\n    {escaped(text, TEXT_CHARACTERS)}"
+            line += f"\n    {escaped(text)}"
         return line
 
 
@@ -61,12 +56,11 @@ class JsonFormatter(logging.Formatter):
     """One JSON object per line, in ASCII."""
 
     def format(self, record: logging.LogRecord) -> str:
-        at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         document: dict[str, Any] = {
-            "time": at.replace("+00:00", "Z"),
+            "time": timestamp(record.created),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": cut(_message(record), TEXT_CHARACTERS),
+            "message": cut(_message(record)),
             **{
                 name: cut(value, 512) if isinstance(value, str) else value
                 for name, value in _fields(record).items()
@@ -76,18 +70,6 @@ class JsonFormatter(logging.Formatter):
         if traceback:
             document["traceback"] = traceback
         return json.dumps(document, ensure_ascii=True)
-
-
-def escaped(text: str, most: int) -> str:
-    """`text` on one line, with everything that a terminal would not print as an escape."""
-    return _CONTROL.sub(
-        lambda match: match[0].encode("unicode_escape", "surrogatepass").decode(), cut(text, most)
-    )
-
-
-def cut(text: str, most: int) -> str:
-    """The first `most` characters, and how many are missing."""
-    return text if len(text) <= most else f"{text[:most]}… ({len(text) - most} more)"
 
 
 def _message(record: logging.LogRecord) -> str:

@@ -76,4 +76,5 @@ def supervisor_settings(
         workspace_inodes=settings.workspace_inodes,
         memory_bytes=settings.memory_mb * MIB,
         processes=settings.processes,
+        log_format=settings.log_format,
     )

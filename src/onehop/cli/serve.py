@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
+import functools
 import json
 import os
 import shlex
@@ -22,6 +23,7 @@ from onehop import __version__
 from onehop.cli import engine, options
 from onehop.config import Settings, is_loopback
 from onehop.errors import ConfigurationError
+from onehop.supervisor.lines import line
 
 if TYPE_CHECKING:
     import socket
@@ -43,17 +45,18 @@ def main(arguments: argparse.Namespace) -> int:
     settings = options.load(arguments)
     from onehop.cli import processes
 
+    say = functools.partial(_say, log_format=settings.log_format)
     if not is_loopback(settings.host):
         _check_key(settings)
     with _only_server(settings), processes.listen(settings.host, settings.port) as listener:
-        built = engine.environment(settings, _say)
+        built = engine.environment(settings, say)
 
         def show(rows: list[dict[str, Any]], report: dict[str, Any]) -> None:
             shown = line if arguments.json else screen
             print(shown(settings, built, listener, rows, time.monotonic() - started_s), flush=True)
 
-        processes.Master(settings, (built,), listener, show=show, say=_say).run()
-    _say("ended")
+        processes.Master(settings, (built,), listener, show=show, say=say).run()
+    say("ended")
     return 0
 
 
@@ -173,5 +176,5 @@ def curl(url: str) -> str:
     return f"curl -s {globbing}{url}/api/execute -H {header} -d {shlex.quote(EXAMPLE)}"
 
 
-def _say(line: str) -> None:
-    print(f"onehop: {line}", file=sys.stderr, flush=True)
+def _say(text: str, log_format: str = "text") -> None:
+    print(line("", text, log_format), end="", file=sys.stderr, flush=True)

@@ -266,7 +266,12 @@ class Executions:
             session.listing = {entry.path: entry for entry in entries}
         except (errors.OnehopError, TimeoutError) as error:
             session.close_porter()
-            log.warning("%s: its files could not be listed: %r", session.id[:24], error)
+            log.warning(
+                "%s: its files could not be listed: %r",
+                session.id[:24],
+                error,
+                extra={"session": session.id, "execution": run.id},
+            )
         finally:
             self._complete(run, session, changes, truncated=truncated)
 

@@ -7,6 +7,7 @@ it is acknowledged, and it is acknowledged only when its result is committed.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import AsyncIterator
 
@@ -22,6 +23,9 @@ from onehop.supervisor.client import SupervisorClient
 
 _NO_EVENTS = b"\x90"
 """An empty msgpack list."""
+
+
+log = logging.getLogger("onehop.sessions")
 
 
 class Journal:
@@ -62,6 +66,18 @@ class Journal:
         cpu_ms, wall_s = max(0.0, usage.cpu_ms), max(0.0, usage.wall_ms) / 1000
         self.outcomes[run.end.status] += 1
         self._quotas.charge(run.key, cpu_ms)
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug(
+                "an execution ended: %s",
+                run.end.status,
+                extra={
+                    "execution": run.id,
+                    "session": run.session,
+                    "key": run.key,
+                    "owner": run.owner,
+                    "duration_ms": usage.wall_ms,
+                },
+            )
         self._store.finished(
             Finished(
                 run.id,

@@ -122,7 +122,9 @@ class _OneShot:
             if self._return_files:
                 await files.fill(self._porter, changes, self._owner._settings.return_files_bytes)
         except (OnehopError, TimeoutError) as error:
-            log.warning("%s: its files could not be listed: %r", run.id[:24], error)
+            log.warning(
+                "%s: its files could not be listed: %r", run.id[:24], error, extra={"execution": run.id}
+            )
         finally:
             self._close(run, changes, truncated=truncated)
 

@@ -96,7 +96,12 @@ class Registry:
         except errors.OnehopError:
             pass  # gone already, or lost with the supervisor
         except TimeoutError:
-            log.error("%s: its sandbox is not gone after %g s", session.id[:24], DESTROY_TIMEOUT_S)
+            log.error(
+                "%s: its sandbox is not gone after %g s",
+                session.id[:24],
+                DESTROY_TIMEOUT_S,
+                extra={"session": session.id},
+            )
         for run in list(session.runs.values()):
             run.lose("killed", "the session was ended while it ran", ends=True)
         reached("session-gone")

@@ -37,6 +37,7 @@ class SupervisorSettings:
         allow_no_namespaces: the operator's leave to fall back to Landlock, seccomp and rlimits.
         sandbox: defaults of SandboxSpec that ready sandboxes are made with.
         tmp_bytes, shm_bytes, open_files: per sandbox.
+        log_format: `text` or `json`.
     """
 
     environments: tuple[Environment, ...]
@@ -54,6 +55,7 @@ class SupervisorSettings:
     workspace_inodes: int = 16384
     memory_bytes: int = 1 << 30
     processes: int = 64
+    log_format: str = "text"
 
 
 class SupervisorHandle:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from onehop.jail import cgroups, landlock, syscalls
 from onehop.supervisor.children import Children
+from onehop.supervisor.lines import line
 from onehop.supervisor.messages import SandboxSpec
 from onehop.supervisor.pipes import pid_of as pid_of
 
@@ -49,7 +50,7 @@ class Surroundings:
         return self.isolation["memory"] == "polled"
 
     def log(self, text: str) -> None:
-        sys.stderr.write(f"onehop supervisor: {text}\n")
+        sys.stderr.write(line("supervisor", text, self.settings["log_format"]))
         sys.stderr.flush()
 
     def limits(self, spec: SandboxSpec) -> dict[str, int]:
