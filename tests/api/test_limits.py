@@ -92,6 +92,7 @@ def test_executions_per_minute(place: Gateway) -> None:
             wait_s = refused(alice.post(f"{path}/execute", json={"code": "1"}), "executions_per_minute")
             assert 0 <= wait_s - (60 - (time.time() - began_s)) < 2
         refused(alice.post("/api/execute", json={"code": "1"}), "executions_per_minute")
+        refused(alice.post(f"{path}/commands", json={"command": "true"}), "executions_per_minute")
         assert alice.get(path).status_code == 200, "looking is free"
 
 

@@ -23,7 +23,7 @@ from onehop import __version__
 from onehop.cli import engine, options
 from onehop.config import Settings, is_loopback
 from onehop.errors import ConfigurationError
-from onehop.supervisor.lines import line
+from onehop.supervisor import lines
 
 if TYPE_CHECKING:
     import socket
@@ -177,4 +177,4 @@ def curl(url: str) -> str:
 
 
 def _say(text: str, log_format: str = "text") -> None:
-    print(line("", text, log_format), end="", file=sys.stderr, flush=True)
+    print(lines.line("", text, log_format), end="", file=sys.stderr, flush=True)
