@@ -91,6 +91,30 @@ def test_files_there_and_back(shared_server: Server, session: str, tmp_path: Pat
     assert [file["path"] for file in found["files"]] == ["deep/er/in.bin"]
 
 
+def test_folders_there_and_back(shared_server: Server, session: str, tmp_path: Path) -> None:
+    (tmp_path / "tree" / "sub").mkdir(parents=True)
+    (tmp_path / "tree" / "a.txt").write_text("a")
+    (tmp_path / "tree" / "sub" / "b.txt").write_text("bb")
+    (tmp_path / "tree" / "link").symlink_to("/etc/passwd")
+    put = asked(shared_server, "files", "put", session, "tree", cwd=tmp_path)["files"]
+    assert sorted((one["path"], one["bytes"]) for one in put) == [("tree/a.txt", 1), ("tree/sub/b.txt", 2)]
+    call(shared_server, "files", "mv", session, "tree/a.txt", "c.txt", cwd=tmp_path)
+    call(shared_server, "files", "put", session, "tree/a.txt", cwd=tmp_path)
+    done = call(shared_server, "files", "mv", session, "c.txt", "a.txt", cwd=tmp_path, code=3)
+    assert done.stderr.startswith("onehop: ")
+    moved = asked(shared_server, "files", "mv", session, "c.txt", "a.txt", "--overwrite", cwd=tmp_path)
+    assert moved["path"] == "a.txt"
+    got = asked(shared_server, "files", "get", "-r", session, ".", "got", cwd=tmp_path)["files"]
+    assert sorted(one["path"] for one in got) == ["got/a.txt", "got/tree/sub/b.txt"]
+    assert (tmp_path / "got" / "tree" / "sub" / "b.txt").read_text() == "bb"
+    call(shared_server, "files", "get", "-r", session, "tree/sub", cwd=tmp_path)
+    assert (tmp_path / "sub" / "b.txt").read_text() == "bb"
+    call(shared_server, "files", "rm", session, "tree", cwd=tmp_path, code=3)
+    call(shared_server, "files", "rm", "-r", session, "tree", cwd=tmp_path)
+    found = asked(shared_server, "files", "list", session, cwd=tmp_path)
+    assert [file["path"] for file in found["files"]] == ["a.txt"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "part"),
     [
