@@ -150,17 +150,17 @@ def test_who_is_over_a_limit_slows_nobody(place: Gateway) -> None:
         assert greedy.post("/api/execute", json={"code": "1"}).status_code == 200
         stop = threading.Event()
 
-        def hammer() -> int:
+        refusals = [0, 0]
+
+        def hammer(place_in_list: int) -> None:
             with tenants.client(place.url, None) as client:
                 client.headers = greedy.headers
-                count = 0
                 while not stop.is_set():
                     assert client.post("/api/execute", json={"code": "1"}).status_code == 429
-                    count += 1
-                return count
+                    refusals[place_in_list] += 1
 
         with ThreadPoolExecutor(2) as pool:
-            hammers = [pool.submit(hammer) for _ in range(2)]
+            hammers = [pool.submit(hammer, number) for number in range(2)]
             try:
                 path = bob.post("/api/sessions", json={}).headers["location"]
                 slowest_s = 0.0
@@ -169,10 +169,14 @@ def test_who_is_over_a_limit_slows_nobody(place: Gateway) -> None:
                     answer = bob.post(f"{path}/execute", json={"code": str(number)}).json()
                     assert answer["results"] == [{"text/plain": str(number)}]
                     slowest_s = max(slowest_s, time.monotonic() - began_s)
+                    tenants.until(
+                        lambda least=number: min(refusals) > least or any(h.done() for h in hammers)
+                    )
             finally:
                 stop.set()
-            assert all(one.result() > 10 for one in hammers)
-        assert slowest_s < 2
+            for one in hammers:
+                one.result()
+        assert slowest_s < 5
 
 
 # --- the windows, at times of our own choice ------------------------------------------------------------
