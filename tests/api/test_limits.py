@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -159,6 +161,9 @@ def test_who_is_over_a_limit_slows_nobody(place: Gateway) -> None:
                     assert client.post("/api/execute", json={"code": "1"}).status_code == 429
                     refusals[place_in_list] += 1
 
+        def went_on(least: int) -> bool:
+            return min(refusals) > least or any(one.done() for one in hammers)
+
         with ThreadPoolExecutor(2) as pool:
             hammers = [pool.submit(hammer, number) for number in range(2)]
             try:
@@ -169,14 +174,32 @@ def test_who_is_over_a_limit_slows_nobody(place: Gateway) -> None:
                     answer = bob.post(f"{path}/execute", json={"code": str(number)}).json()
                     assert answer["results"] == [{"text/plain": str(number)}]
                     slowest_s = max(slowest_s, time.monotonic() - began_s)
-                    tenants.until(
-                        lambda least=number: min(refusals) > least or any(h.done() for h in hammers)
-                    )
+                    tenants.until(functools.partial(went_on, number))
             finally:
                 stop.set()
             for one in hammers:
                 one.result()
         assert slowest_s < 5
+
+
+def test_who_sends_slowly_leaves_room_for_others(place: Gateway) -> None:
+    """Large bodies have a budget of 512 MiB; four requests of 64 MiB that never come are one tenant's share."""
+    with limited(place, "slow") as slow, limited(place, "bob") as bob, contextlib.ExitStack() as stack:
+        key = slow.headers["authorization"]
+        head = (
+            "POST /api/execute HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            f"Authorization: {key}\r\nContent-Length: {64 << 20}\r\n\r\n{{"
+        )
+        large = {"code": "len(open('a').read())", "files": {"a": "x" * (2 << 20)}, "workspace_mb": 8}
+        assert slow.post("/api/execute", json=large).json()["status"] == "ok", "the control"
+        for _ in range(4):
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", place.port)))
+            connection.sendall(head.encode())
+        tenants.until(lambda: slow.post("/api/execute", json=large).status_code == 429)
+        assert slow.post("/api/execute", json={"code": "1"}).status_code == 200, "small ones go on"
+        assert bob.post("/api/execute", json=large).json()["results"] == [{"text/plain": str(2 << 20)}]
+        stack.close()
+        tenants.until(lambda: slow.post("/api/execute", json=large).status_code == 200)
 
 
 # --- the windows, at times of our own choice ------------------------------------------------------------

@@ -65,6 +65,8 @@ class Executions:
         self._engine = engine
         self._body_bytes = engine.settings.body_bytes
         self._budget_bytes = BUFFERED_BODIES * self._body_bytes
+        self._reserved_bytes: dict[str, int] = {}
+        """By owner."""
 
     def operations(self) -> list[Operation]:
         return [
@@ -238,10 +240,19 @@ class Executions:
         if 0 <= length <= SMALL_BODY_BYTES:
             return await call.body(SMALL_BODY_BYTES)
         reserved = self._body_bytes if length < 0 else length
-        if reserved > self._budget_bytes:
+        owner = call.caller.owner
+        own = self._reserved_bytes.get(owner, 0) + reserved
+        # Half is left for others, however slowly one tenant sends; without keys there are no others.
+        if reserved > self._budget_bytes or (
+            call.caller.key and own > BUFFERED_BODIES // 2 * self._body_bytes
+        ):
             raise errors.TooManyError("too many large requests are being received; try again in a moment")
         self._budget_bytes -= reserved
+        self._reserved_bytes[owner] = own
         try:
             return await call.body(self._body_bytes)
         finally:
             self._budget_bytes += reserved
+            self._reserved_bytes[owner] -= reserved
+            if not self._reserved_bytes[owner]:
+                del self._reserved_bytes[owner]
