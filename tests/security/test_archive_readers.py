@@ -21,7 +21,7 @@ from tests.security.test_archives import HOSTILE
 SEEDS = [(form, make()) for form, make in FORMATS.values()] + [
     (form, archive) for form, archive, _ in HOSTILE.values() if len(archive) < 100_000
 ]
-ROUNDS = 6000
+ROUNDS = 4000
 
 
 def members(form: str, archive: bytes, folder: Path) -> Iterator[Member]:
@@ -121,7 +121,7 @@ GREEDY = {
     "a long name of 64 MiB": ("tar", tar(file(b"L", b"x" * (64 << 20), kind=b"L"), file(b"a"))),
     "a pax header of 64 MiB": ("tar", tar(pax({"comment": b"x" * (64 << 20)}), file(b"a"))),
     "a file of 64 MiB": ("tar", plain_tar({"zeros": bytes(64 << 20)})),
-    "100 000 folders": ("tar", tar(header(b"d/", kind=b"5") * 100_000)),
+    "30 000 folders": ("tar", tar(header(b"d/", kind=b"5") * 30_000)),
     "20 000 entries": ("zip", plain_zip({str(n): b"" for n in range(20_000)})),
 }
 

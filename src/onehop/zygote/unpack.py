@@ -12,7 +12,6 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 from onehop import protocol
 from onehop.jail import syscalls
@@ -91,23 +90,18 @@ def _spooled(read: Read, root: int) -> int:
     return fd
 
 
-@dataclass
 class Staging:
-    """The folder of our own; `entries` are the files in it, by the paths that they will have."""
+    """The folder of our own; `entries` are the files in it, by the paths that they will have below `prefix`."""
 
-    root: int
-    prefix: str
-    name: str = field(default_factory=workspace.own_name)
-    fd: int = field(init=False)
-    entries: list[Entry] = field(default_factory=list)
-    truncated: bool = False
-    _reply_bytes: int = 0
-
-    def __post_init__(self) -> None:
-        os.mkdir(self.name, 0o755, dir_fd=self.root)
-        self.fd = syscalls.openat2(
-            self.root, os.fsencode(self.name), workspace.DIRECTORY, 0, workspace.RESOLVE
-        )
+    def __init__(self, root: int, prefix: str) -> None:
+        self.root = root
+        self.prefix = prefix
+        self.name = workspace.own_name()
+        self.entries: list[Entry] = []
+        self.truncated = False
+        self._reply_bytes = 0
+        os.mkdir(self.name, 0o755, dir_fd=root)
+        self.fd = syscalls.openat2(root, os.fsencode(self.name), workspace.DIRECTORY, 0, workspace.RESOLVE)
 
     def close(self) -> None:
         os.close(self.fd)
@@ -195,13 +189,13 @@ class Staging:
         return bad(f"{member.path[:200]!r} is in it twice, or once as a file and once as a folder")
 
 
-@dataclass
 class _Merge:
     """Moves what is in one folder into another; folders that are in both are merged, files replaced."""
 
-    source: int
-    target: int
-    done: list[tuple[str, int]] = field(default_factory=list)
+    def __init__(self, source: int, target: int) -> None:
+        self.source = source
+        self.target = target
+        self.done: list[tuple[str, int]] = []
 
     def run(self) -> None:
         try:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from onehop import protocol
 from onehop.zygote.workspace import Refused
@@ -35,8 +35,7 @@ REFUSED_TYPES = {
 }
 
 
-@dataclass(slots=True)
-class Member:
+class Member(NamedTuple):
     """One thing of an archive.
 
     Args:

@@ -8,12 +8,12 @@ than one entry of the directory is in memory at a time, and it never writes anyt
 
 from __future__ import annotations
 
-import calendar
 import os
 import stat
 import struct
 import zlib
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 from onehop.zygote.untar import PIECE_BYTES, Member, bad, relative, text
 
@@ -213,6 +213,8 @@ def _modified(field: bytes, date: int, time: int) -> int | None:
         (found,) = struct.unpack_from("<i", field, 1)
         return max(int(found), 0)
     year, month, day = 1980 + (date >> 9), date >> 5 & 15, date & 31
-    if not (1 <= month <= 12 and 1 <= day <= 31):
+    try:
+        moment = datetime(year, month, day, time >> 11, time >> 5 & 63, (time & 31) * 2, tzinfo=UTC)
+    except ValueError:
         return None
-    return calendar.timegm((year, month, day, time >> 11, time >> 5 & 63, (time & 31) * 2))
+    return int(moment.timestamp())

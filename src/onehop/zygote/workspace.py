@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 
@@ -154,7 +153,7 @@ def new_file(directory: int, name: str, mode: int = 0o644) -> int:
 
 
 def own_name() -> str:
-    return OWN + secrets.token_hex(8)
+    return OWN + os.urandom(8).hex()
 
 
 def write_all(fd: int, content: bytes | memoryview) -> None:
