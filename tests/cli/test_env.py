@@ -142,7 +142,7 @@ def test_a_build_that_is_killed_changes_nothing(server: Server) -> None:
     assert names(server) == ["default"]
     (left,) = listing(server) - before
     assert left.startswith(".staging.cut.")
-    assert "there is no environment 'cut'" in env(server, "show", "cut", code=3).stderr
+    assert "there is no environment 'cut'" in env(server, "show", "cut", code=2).stderr
     env(server, "add", "cut", "--python-packages", PACKAGE)
     assert sorted(names(server)) == ["cut", "default"]
     env(server, "remove", "cut")
@@ -176,10 +176,10 @@ def test_names_that_do_not_exist_or_cannot_go(tmp_path: Path) -> None:
     home = ("--home", str(tmp_path))
     assert (
         "there is no environment 'x'; there are: default"
-        in onehop("env", "remove", "x", *home, cwd=tmp_path, code=3).stderr
+        in onehop("env", "remove", "x", *home, cwd=tmp_path, code=2).stderr
     )
     assert "comes with onehop" in onehop("env", "remove", "default", *home, cwd=tmp_path, code=3).stderr
-    assert "no name for an environment" in onehop("env", "remove", "../x", *home, cwd=tmp_path, code=3).stderr
+    assert "no name for an environment" in onehop("env", "remove", "../x", *home, cwd=tmp_path, code=2).stderr
     rows = json.loads(onehop("env", "list", "--json", *home, cwd=tmp_path).stdout)["environments"]
     assert rows == [{"name": "default", "built": False, "default": True}]
 

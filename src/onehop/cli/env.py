@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onehop.cli import options
-from onehop.errors import ConfigurationError
+from onehop.errors import ConfigurationError, EnvironmentBuildError
 
 if TYPE_CHECKING:
     from onehop.config import Settings
@@ -69,9 +69,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     settings = options.load(arguments)
+    if (name := getattr(arguments, "name", None)) is not None:
+        _check_name(name, settings, exists=arguments.perform in (show, remove))
     document, lines = arguments.perform(arguments, settings)
     print(json.dumps(document, indent=2) if arguments.json else "\n".join(lines))
     return 0
+
+
+def _check_name(name: str, settings: Settings, *, exists: bool) -> None:
+    """Raises ConfigurationError: a wrong word of the command line is nothing that failed."""
+    from onehop.environments import known
+
+    try:
+        known.check_name(name)
+        if exists and not known.aside_path(name, settings.home).exists():
+            known.lock_text(name, settings.home)
+    except EnvironmentBuildError as error:
+        raise ConfigurationError(str(error)) from None
 
 
 Answer = tuple[dict[str, Any], list[str]]

@@ -65,6 +65,11 @@ def lock_path(name: str, home: Path) -> Path:
     return folder(home) / f"{name}.lock"
 
 
+def aside_path(name: str, home: Path) -> Path:
+    """Where the lock of an environment lies while it is being removed; a removal that was killed leaves it."""
+    return folder(home) / f".{name}.removing"
+
+
 def place(name: str, digest: str, home: Path) -> Path:
     """The directory of one build."""
     return folder(home) / f"{name}-{digest[:_DIGEST_CHARACTERS]}"

@@ -54,7 +54,7 @@ def remove(name: str, home: Path, *, wait_s: float = RELEASE_S) -> int:
     known.check_name(name)
     if name == DEFAULT_NAME:
         raise EnvironmentBuildError(f"{DEFAULT_NAME!r} comes with onehop and cannot be removed")
-    lock, aside = known.lock_path(name, home), known.folder(home) / f".{name}.removing"
+    lock, aside = known.lock_path(name, home), known.aside_path(name, home)
     if not lock.exists() and not aside.exists():
         known.lock_text(name, home)  # raises, and says what there is
     try:
