@@ -10,7 +10,7 @@ import os
 import secrets
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -38,8 +38,13 @@ class FaultServer(Server):
     # --- roles ----------------------------------------------------------------------------------------
 
     def supervisor(self) -> int:
-        (pid,) = children(self.shim())
-        return pid
+        return _one(lambda: children(self.shim()))
+
+    def gateway(self) -> int:
+        return _one(lambda: self.children("onehop.cli.gateway"))
+
+    def shim(self) -> int:
+        return _one(lambda: self.children("onehop.supervisor.launch"))
 
     def zygotes(self) -> list[int]:
         """Children of the supervisor in its own PID namespace; the inits of sandboxes have one each."""
@@ -54,11 +59,12 @@ class FaultServer(Server):
 
     def named(self, mark: str) -> int:
         """The process that gave itself the name `mark` (see `MARK`)."""
-        for init in self.inits():
-            for pid in (init, *_below(init)):
-                if _read(f"/proc/{pid}/comm").strip() == mark:
-                    return pid
-        raise AssertionError(f"no process is called {mark}")
+
+        def look() -> list[int]:
+            pids = [pid for init in self.inits() for pid in (init, *_below(init))]
+            return [pid for pid in pids if _read(f"/proc/{pid}/comm").strip() == mark]
+
+        return _one(look)
 
     def describe(self) -> dict[str, Any]:
         """What the supervisor itself says it holds."""
@@ -133,6 +139,15 @@ def mark() -> str:
 def marking(name: str) -> str:
     """Code by which a kernel takes a name that can be seen from outside (prctl(2), PR_SET_NAME)."""
     return f"import ctypes; _ = ctypes.CDLL(None).prctl(15, b{name!r}, 0, 0, 0)"
+
+
+def _one(find: Callable[[], list[int]]) -> int:
+    """The only pid that `find` finds. Lists of children may miss some while others come and go (proc(5))."""
+    deadline_s = time.monotonic() + 5
+    while len(found := find()) != 1:
+        assert time.monotonic() < deadline_s, found
+        time.sleep(0.01)
+    return found[0]
 
 
 @contextmanager

@@ -110,13 +110,22 @@ class SupervisorHandle:
         shutil.rmtree(self.runtime, ignore_errors=True)
 
 
+_WORKED: set[int] = set()
+"""User ids for which namespaces were found to work: a server that is started again has clients waiting."""
+
+
 def namespaces_work() -> str:
     """Empty when this process may make the namespaces it needs, else why not (tried in a child)."""
+    if os.geteuid() in _WORKED:
+        return ""
     flags = "CLONE_NEWNS | s.CLONE_NEWPID" + ("" if os.geteuid() == 0 else " | s.CLONE_NEWUSER")
     private = "s.mount('none', '/', '', s.MS_REC | s.MS_PRIVATE)"
     code = f"from onehop.jail import syscalls as s; s.unshare(s.{flags}); {private}"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
-    return "" if result.returncode == 0 else result.stderr.strip().splitlines()[-1]
+    if result.returncode != 0:
+        return result.stderr.strip().splitlines()[-1]
+    _WORKED.add(os.geteuid())
+    return ""
 
 
 def start(
