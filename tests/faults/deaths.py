@@ -13,7 +13,7 @@ from tests.cli.processes import wait_until
 from tests.faults.events import Event, Reader
 from tests.faults.leaks import Life
 from tests.faults.model import Model
-from tests.faults.server import FaultServer, mark, marking, post
+from tests.faults.server import FaultServer, mark, marking, orphaning, post
 
 PROMISED_S = 0.1
 AWAY_S = 60.0
@@ -52,6 +52,13 @@ def kernel_of(server: FaultServer, client: httpx2.Client, path: str) -> int:
     name = mark()
     value(client, path, marking(name))
     return server.named(name)
+
+
+def init_of(server: FaultServer, client: httpx2.Client, path: str) -> int:
+    """The pid of a session's init: whoever got the orphan that its code left."""
+    name = mark()
+    value(client, path, orphaning(name))
+    return _parent(server.named(name))
 
 
 def struck(client: httpx2.Client, path: str, victim: int, number: int = signal.SIGKILL) -> Told:
@@ -97,8 +104,7 @@ def kernel_killed_between(server: FaultServer, client: httpx2.Client) -> None:
 def sandbox_killed(server: FaultServer, client: httpx2.Client) -> float:
     """The init of a sandbox: its session ends with the cause, others go on. Seconds until it was told."""
     path = session(client)
-    kernel = kernel_of(server, client, path)
-    told = struck(client, path, _parent(kernel))
+    told = struck(client, path, init_of(server, client, path))
     assert told.status == "killed", told
     gone = client.get(path)
     assert (gone.status_code, gone.json().get("reason")) == (410, "killed"), gone.text
@@ -146,7 +152,7 @@ def supervisor_killed(server: FaultServer, victim: int) -> Return:
             reader.read()
         assert events[-1][2]["status"] == "outcome_unknown", events[-1]
     wait_until(lambda: server.children("onehop.cli.gateway") not in ([], [old]), AWAY_S, "a new gateway")
-    server.wait_healthy()
+    wait_until(lambda: server.health(), AWAY_S, "an answer of /healthz")
     healthy_s = time.monotonic() - started_s
     model = Model(server)
     try:

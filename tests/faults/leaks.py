@@ -41,8 +41,12 @@ def groups(pids: list[int]) -> set[str]:
             tokens.update(_TOKEN.findall(Path(f"/proc/{pid}/cgroup").read_text()))
     v1, v2 = cgroups.mounts()
     points = {*v1.values(), *([v2] if v2 else [])}
-    tops = [path for token in tokens for point in points for path in point.rglob(token)]
-    return {str(path) for top in tops for path in (top, *top.rglob("*")) if path.is_dir()}
+    found: set[str] = set()
+    for point in points:
+        for folder, names, _ in os.walk(point):  # others' groups come and go meanwhile, which it takes
+            inside = tokens.intersection(folder.split("/"))
+            found.update(f"{folder}/{name}" for name in names if inside or name in tokens)
+    return found
 
 
 class Life:

@@ -47,21 +47,20 @@ class FaultServer(Server):
         return _one(lambda: self.children("onehop.supervisor.launch"))
 
     def zygotes(self) -> list[int]:
-        """Children of the supervisor in its own PID namespace; the inits of sandboxes have one each."""
+        """Children of the supervisor in its own PID namespace, the seed beside them has another name."""
         supervisor = self.supervisor()
         depth = _depth(supervisor)
-        return [pid for pid in children(supervisor) if _depth(pid) == depth]
-
-    def inits(self) -> list[int]:
-        supervisor = self.supervisor()
-        depth = _depth(supervisor)
-        return [pid for pid in children(supervisor) if _depth(pid) == depth + 1]
+        return [
+            pid
+            for pid in children(supervisor)
+            if _depth(pid) == depth and _read(f"/proc/{pid}/comm").strip() == "python"
+        ]
 
     def named(self, mark: str) -> int:
         """The process that gave itself the name `mark` (see `MARK`)."""
 
         def look() -> list[int]:
-            pids = [pid for init in self.inits() for pid in (init, *_below(init))]
+            pids = _below(self.supervisor())
             return [pid for pid in pids if _read(f"/proc/{pid}/comm").strip() == mark]
 
         return _one(look)
@@ -107,6 +106,13 @@ class FaultServer(Server):
                 os.kill(pid, signal.SIGKILL)
                 self.kills += 1
 
+    def health(self) -> str:
+        """The status that /healthz gives; empty when there is no answer."""
+        try:
+            return str(self.call("GET", "/healthz")["status"])
+        except OSError:
+            return ""
+
     def wait_healthy(self) -> None:
         wait_until(self.healthy, BACK_S, "the gateway is back")
 
@@ -148,6 +154,21 @@ def _one(find: Callable[[], list[int]]) -> int:
         assert time.monotonic() < deadline_s, found
         time.sleep(0.01)
     return found[0]
+
+
+def orphaning(name: str) -> str:
+    """Code that leaves a process of that name to the sandbox's init."""
+    return (
+        "import ctypes, os, time\n"
+        "middle = os.fork()\n"
+        "if middle == 0:\n"
+        "    os.setsid()\n"
+        "    if os.fork() == 0:\n"
+        f"        ctypes.CDLL(None).prctl(15, b{name!r}, 0, 0, 0)\n"
+        "        time.sleep(600)\n"
+        "    os._exit(0)\n"
+        "_ = os.waitpid(middle, 0)"
+    )
 
 
 @contextmanager

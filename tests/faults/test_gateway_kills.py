@@ -20,7 +20,7 @@ def test_a_crash_at_every_named_point(server: FaultServer, point: str) -> None:
 
 # Without shrinking: here a failure is to be told soon. The soak shrinks.
 @settings(
-    max_examples=6,
+    max_examples=4,
     deadline=None,
     derandomize=True,
     phases=[Phase.generate],

@@ -13,7 +13,7 @@ import pytest
 from tests.faults.attacks import ATTACKS, attack, percentile
 from tests.faults.server import FaultServer
 
-SECONDS = 0.5
+SECONDS = 0.3
 SERVED_MS = 5_000.0
 MIB = 1 << 20
 

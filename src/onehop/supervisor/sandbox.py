@@ -33,7 +33,7 @@ from onehop.supervisor.execution import MAX_EVENTS, MAX_RESULTS, SPILL_ASKED, Ex
 from onehop.supervisor.link import Link
 from onehop.supervisor.messages import ContextInfo, End, ExecutionSpec, SandboxSpec, Usage
 from onehop.supervisor.pipes import Pipes
-from onehop.supervisor.surroundings import Surroundings
+from onehop.supervisor.surroundings import Surroundings, exiting
 
 EXIT_REPORT_S = 0.08
 """How long init may take to tell a dead kernel's exit code before the end is reported without it."""
@@ -730,6 +730,9 @@ class Sandbox:
         if self.state in ("dying", "gone") or not link.alive:
             return
         link.exit_code = code
+        if code in (None, -signal.SIGKILL) and exiting(self.pid):
+            self.die("its init was ended")  # and every process of its PID namespace with it, in this order
+            return
         if self.state == "preparing":
             self.die("its kernel ended while it was warmed up")
             return

@@ -174,6 +174,20 @@ class Surroundings:
         return total
 
 
+PF_EXITING = 0x4
+"""linux/sched.h; in the flags of /proc/pid/stat (proc(5))."""
+
+
+def exiting(pid: int) -> bool:
+    """Whether a process is on its way out, or gone; the init of a PID namespace is while its processes die."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            fields = file.read().rpartition(")")[2].split()
+    except OSError:
+        return True
+    return fields[0] in "ZX" or bool(int(fields[6]) & PF_EXITING)
+
+
 def descendants(root: int) -> list[int]:
     """All processes below `root`, from the children lists of proc(5)."""
     found: list[int] = []
