@@ -99,7 +99,7 @@ def observe(marks: Marks) -> None:
             marks.note(sandbox.slot, "ready" if link.name == "main" else "cold ready")
 
     def told(sandbox: Sandbox, message: dict[str, Any], *_: Any) -> None:
-        if "shm_bytes" in message:
+        if message.get("do") == "go":
             marks.note(sandbox.slot, "go")
 
     _wrap(Zygote, "fork", before=lambda zygote, slot, *_: marks.note(slot, "asked"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -119,8 +120,16 @@ def test_what_was_proved_holds() -> None:
         group = cgroups.Group(tree, "test")
         group.create(memory_bytes=96 << 20, processes=9, cpus=0.5)
         try:
-            with subprocess.Popen(["sleep", "100"]) as process:
-                group.attach(process.pid)
+            doors = group.doors()
+            enter = (
+                f"import os, time; [os.write(fd, b'0') for fd in {doors}]; print(flush=True); time.sleep(100)"
+            )
+            command = [sys.executable, "-I", "-c", enter]
+            with subprocess.Popen(command, pass_fds=doors, stdout=subprocess.PIPE) as process:
+                for fd in doors:
+                    os.close(fd)
+                assert process.stdout is not None
+                assert process.stdout.readline() == b"\n"
                 for directory in tree.directories():
                     assert (directory / "test/cgroup.procs").read_text().split() == [str(process.pid)]
                 assert group.out_of_memory_kills() == 0

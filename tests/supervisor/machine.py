@@ -74,3 +74,17 @@ def eventually(condition: Callable[[], bool], *, within_s: float = 10.0, what: s
 
 def descriptors(pid: int) -> int:
     return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def inside_sandboxes(handle: SupervisorHandle) -> list[int]:
+    """Every process that lives in a PID namespace below the supervisor's."""
+    found = []
+    for pid in descendants(supervisor_pid(handle)):
+        try:
+            status = Path(f"/proc/{pid}/status").read_text()
+        except OSError:
+            continue
+        fields = dict(line.split(":\t", 1) for line in status.splitlines())
+        if len(fields["NSpid"].split()) == 3 and fields["State"][0] not in "ZX":
+            found.append(pid)
+    return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +21,7 @@ from tests.supervisor.machine import (
     eventually,
     gone,
     groups,
+    inside_sandboxes,
     seed_pid,
     supervisor_pid,
     zygote_pid,
@@ -170,6 +172,23 @@ def test_a_kernel_of_a_dead_zygote_tells_its_end_and_frees_its_sandbox(start_sup
         outcome = session.run("import os; os.kill(os.getpid(), 11)")
         assert outcome.status == "kernel_died"
         assert "SIGSEGV" in outcome.end.reason
+
+
+def test_every_process_of_a_sandbox_is_in_its_control_groups(start_supervisor: Start) -> None:
+    handle, driver = start_supervisor(pool_min=1, pool_max=1)
+    with driver.session() as session:
+        session.run("import subprocess; child = subprocess.Popen(['sleep', '100'])")
+        session.run("import os; os._exit(0)")  # the next kernel enters a sandbox that exists
+        session.run("import subprocess; child = subprocess.Popen(['sleep', '101'])")
+        inside = inside_sandboxes(handle)
+        found: dict[str, set[str]] = {}
+        for pid in inside:
+            name = os.readlink(f"/proc/{pid}/ns/pid")
+            found.setdefault(name, set()).add(Path(f"/proc/{pid}/cgroup").read_text())
+        assert len(inside) >= 3
+        assert all(len(groups) == 1 for groups in found.values()), found
+        if groups(handle.token):
+            assert all(handle.token in text for texts in found.values() for text in texts)
 
 
 def test_the_most_sandboxes(start_supervisor: Start) -> None:

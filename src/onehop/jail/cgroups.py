@@ -222,6 +222,14 @@ def _remove_group(directory: Path) -> None:
         directory.rmdir()
 
 
+def _write(path: str, text: str) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
+
+
 class Group:
     """The control group of one sandbox, over however many hierarchies there are. Blocking calls only."""
 
@@ -229,51 +237,66 @@ class Group:
         self.tree = tree
         self.name = name
         self._files: dict[str, int] = {}
+        # Text, because pathlib takes longer than the kernel's part of what is done with these.
+        self._paths = [f"{directory}/{name}" for directory in tree.directories()]
 
-    def _path(self, controller: str) -> Path:
-        return self.tree.controllers[controller].directory / self.name
+    def _path(self, controller: str) -> str:
+        return f"{self.tree.controllers[controller].directory}/{self.name}"
 
     def _version(self, controller: str) -> int:
         return self.tree.controllers[controller].version
 
     def create(self, *, memory_bytes: int, processes: int, cpus: float) -> None:
-        for directory in self.tree.directories():
-            (directory / self.name).mkdir()
+        for path in self._paths:
+            os.mkdir(path)
         if self.tree.has("memory") and self._version("memory") == 2:
             # The sandbox dies whole: a half-killed program tells its user nothing.
-            (self._path("memory") / "memory.oom.group").write_text("1")
+            _write(f"{self._path('memory')}/memory.oom.group", "1")
         self.set_limits(memory_bytes=memory_bytes, processes=processes, cpus=cpus)
 
     def set_limits(self, *, memory_bytes: int, processes: int, cpus: float) -> None:
         if self.tree.has("memory"):
             name = "memory.max" if self._version("memory") == 2 else "memory.limit_in_bytes"
-            (self._path("memory") / name).write_text(str(memory_bytes))
+            _write(f"{self._path('memory')}/{name}", str(memory_bytes))
             if self._version("memory") == 1:
                 # v1 counts what TCP and UDP sockets hold apart from the rest, and only where this was written;
                 # without it one sandbox fills the whole machine's share through its loopback.
                 with contextlib.suppress(OSError):
-                    (self._path("memory") / "memory.kmem.tcp.limit_in_bytes").write_text(
-                        str(memory_bytes // SOCKETS_SHARE)
-                    )
+                    path = f"{self._path('memory')}/memory.kmem.tcp.limit_in_bytes"
+                    _write(path, str(memory_bytes // SOCKETS_SHARE))
         if self.tree.has("pids"):
             # Two more than the user's: the sandbox's init and a porter.
-            (self._path("pids") / "pids.max").write_text(str(processes + 2))
+            _write(f"{self._path('pids')}/pids.max", str(processes + 2))
         if self.tree.has("cpu") and cpus > 0:
             quota = max(1000, int(cpus * 100_000))
             if self._version("cpu") == 2:
-                (self._path("cpu") / "cpu.max").write_text(f"{quota} 100000")
+                _write(f"{self._path('cpu')}/cpu.max", f"{quota} 100000")
             else:
-                (self._path("cpu") / "cpu.cfs_quota_us").write_text(str(quota))
+                _write(f"{self._path('cpu')}/cpu.cfs_quota_us", str(quota))
 
-    def attach(self, pid: int) -> None:
-        for directory in self.tree.directories():
-            (directory / self.name / "cgroup.procs").write_text(str(pid))
+    def doors(self) -> list[int]:
+        """Descriptors of the files by which a process goes in itself: it writes `0` into each. The caller's to close.
+
+        On v1 a process that moves its only thread by `tasks` needs no lock; anybody else who moves it makes every fork
+        and exit of the machine wait for a grace period (cgroup_threadgroup_rwsem), four times half a millisecond.
+        """
+        versions = {str(one.directory): one.version for one in self.tree.controllers.values()}
+        found: list[int] = []
+        try:
+            for path in self._paths:
+                file = "tasks" if versions[path.rpartition("/")[0]] == 1 else "cgroup.procs"
+                found.append(os.open(f"{path}/{file}", os.O_WRONLY | os.O_CLOEXEC))
+        except BaseException:
+            for fd in found:
+                os.close(fd)
+            raise
+        return found
 
     def _read(self, controller: str, name: str) -> bytes:
         fd = self._files.get(name)
         if fd is None:
             fd = self._files[name] = os.open(
-                self._path(controller) / name,
+                f"{self._path(controller)}/{name}",
                 os.O_RDWR | os.O_CLOEXEC
                 if name == "memory.max_usage_in_bytes"
                 else os.O_RDONLY | os.O_CLOEXEC,
@@ -320,6 +343,6 @@ class Group:
         for fd in self._files.values():
             os.close(fd)
         self._files.clear()
-        for directory in self.tree.directories():
+        for path in self._paths:
             with contextlib.suppress(FileNotFoundError):
-                (directory / self.name).rmdir()
+                os.rmdir(path)

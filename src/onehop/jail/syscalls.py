@@ -16,6 +16,8 @@ import struct
 # PyDLL keeps the GIL during the call: after a raw clone() the child's only thread then holds it, too.
 _libc = ctypes.PyDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
+_prctl = _libc.prctl
+_prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
 
 _NUMBERS = {
     "x86_64": {"clone": 56, "pivot_root": 155, "capset": 126, "seccomp": 317, "umount2": 166, "mount": 165}
@@ -139,12 +141,13 @@ def madvise(address: int, length: int, advice: int) -> None:
 
 
 def prctl(option: int, a: int = 0, b: int = 0, c: int = 0, d: int = 0) -> int:
-    return _check(_libc.prctl(ctypes.c_int(option), *(ctypes.c_ulong(x) for x in (a, b, c, d))), "prctl")
+    return _check(_prctl(option, a, b, c, d), "prctl")
 
 
 def prctl_name(name: str) -> None:
     """What ps shows of this thread, at most 15 bytes."""
-    _check(_libc.prctl(ctypes.c_int(PR_SET_NAME), name.encode(), 0, 0, 0), "prctl")
+    buffer = ctypes.create_string_buffer(name.encode())
+    prctl(PR_SET_NAME, ctypes.addressof(buffer))
 
 
 def sethostname(name: str) -> None:
@@ -162,7 +165,8 @@ def last_capability() -> int:
 
 def drop_bounding_set(last: int) -> None:
     for capability in range(last + 1):
-        prctl(PR_CAPBSET_DROP, capability)
+        if _prctl(PR_CAPBSET_DROP, capability, 0, 0, 0):
+            _check(-1, "PR_CAPBSET_DROP")
 
 
 def drop_capabilities() -> None:

@@ -21,6 +21,7 @@ class Birth:
     def __init__(self, sandbox: Sandbox, link: Link) -> None:
         self._sandbox = sandbox
         self._link = link
+        self._doors: list[int] = []
         self.what: dict[str, Any] = {
             "home": HOME,
             "limits": sandbox.around.limits(sandbox.spec),
@@ -29,27 +30,28 @@ class Birth:
         }
 
     def fds(self) -> list[int]:
-        if not self._link.alive or self._sandbox.state in ("dying", "gone"):
+        sandbox = self._sandbox
+        if not self._link.alive or sandbox.state in ("dying", "gone"):
             return []
-        return [self._sandbox.init_pidfd, *self._link.kernel_fds, *self._sandbox.ruleset]
+        self._doors = sandbox.group.doors() if sandbox.group is not None else []
+        self.what["doors"] = len(self._doors)
+        return [sandbox.init_pidfd, *self._link.kernel_fds, *self._doors, *sandbox.ruleset]
+
+    def sent(self) -> None:
+        for fd in self._doors:
+            os.close(fd)
+        self._doors = []
 
     def started(self, pid: int, pidfd: int) -> None:
-        """It runs our own code until we send it a cell, and that waits until it is in its control group."""
+        """It goes into its control groups by itself: until its first cell it runs our own code."""
         link, sandbox = self._link, self._sandbox
-        if not link.alive or sandbox.state in ("dying", "gone"):
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-            os.close(pidfd)
+        if link.alive and sandbox.state not in ("dying", "gone"):
+            link.pidfd = pidfd
+            link.given()
             return
-        link.pidfd = pidfd
-        try:
-            signal.pidfd_send_signal(pidfd, 0)  # so that the number is still its own
-            if sandbox.group is not None:
-                sandbox.group.attach(pid)
-        except OSError as error:
-            sandbox.die(f"its kernel cannot be put into its control group: {error}")
-            return
-        link.given()
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        os.close(pidfd)
 
     def failed(self, detail: str) -> None:
         self._sandbox.die(f"no new kernel can be started in it: {detail}")

@@ -252,7 +252,7 @@ class Pool:
             self.sandboxes[slot] = sandbox
             self._starting += 1
             try:
-                self.zygote.fork(slot, uid, sandbox.fork_fds())
+                self.zygote.fork(slot, uid, sandbox.start_request(), sandbox.fork_fds())
             except EngineError as error:
                 sandbox.fork_failed(str(error))
                 return

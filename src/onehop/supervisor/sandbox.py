@@ -121,32 +121,34 @@ class Sandbox:
             return
         self.state = "preparing"
         try:
-            self.group = await self._loop.run_in_executor(None, self._make_group)
+            self.group, doors = await self._loop.run_in_executor(None, self._make_group)
         except OSError as error:
             self.die(f"its control group cannot be made: {error}")
             return
-        if self.state != "preparing":
+        if self.state == "preparing":
+            self._loop.add_reader(self._control, self._on_control)
+            self._tell({"do": "go"}, doors)
+        else:
             self._kill_init()
-            return
-        self._loop.add_reader(self._control, self._on_control)
-        self._tell(self._go())
+        for fd in doors:
+            os.close(fd)
 
-    def _make_group(self) -> cgroups.Group | None:
+    def _make_group(self) -> tuple[cgroups.Group | None, list[int]]:
         self._directory = self.around.make_directory(self.id)
         if not self.around.cgroups.controllers:
-            return None
+            return None, []
         group = cgroups.Group(self.around.cgroups, self.id)
         try:
             group.create(
                 memory_bytes=self.spec.memory_bytes, processes=self.spec.processes, cpus=self.spec.cpus
             )
-            group.attach(self.pid)
+            return group, group.doors()
         except OSError:
             self.group = group  # what was made is removed when the init is reaped
             raise
-        return group
 
-    def _go(self) -> dict[str, Any]:
+    def start_request(self) -> dict[str, Any]:
+        """What the new init is told; see zygote/init.py."""
         return {
             "workspace_bytes": self.spec.workspace_bytes,
             "workspace_inodes": self.spec.workspace_inodes,
@@ -154,7 +156,7 @@ class Sandbox:
             "shm_bytes": self.around.settings["shm_bytes"],
             "limits": self.around.limits(self.spec),
             "environ": {},
-            "directory": self._directory,
+            "directory": self.around.directory(self.id),
             "nice": self.around.nice,
         }
 

@@ -91,11 +91,15 @@ class Surroundings:
         """Whether anything lies in the workspace; without a tmpfs of its own that cannot be told so cheaply."""
         return not self.namespaces or os.fstatvfs(workspace).f_ffree != free_inodes
 
+    def directory(self, name: str) -> str:
+        """Where `make_directory` makes it; empty where there are namespaces."""
+        return "" if self.namespaces else f"{self.settings['runtime']}/sandboxes/{name}"
+
     def make_directory(self, name: str) -> str:
         """The sandbox's directory on the host, where there is no mount namespace for a tmpfs."""
-        if self.namespaces:
+        path = self.directory(name)
+        if not path:
             return ""
-        path = f"{self.settings['runtime']}/sandboxes/{name}"
         for part in ("workspace", "tmp"):
             os.makedirs(f"{path}/{part}", mode=0o700)
         return path

@@ -34,7 +34,10 @@ class KernelRequest(Protocol):
     """What a kernel is told at its birth; see zygote/birth.py."""
 
     def fds(self) -> list[int]:
-        """The init's pidfd, the kernel's channel, stdout and stderr, and a ruleset; none when it is too late."""
+        """What zygote/main.py wants; none when it is too late."""
+
+    def sent(self) -> None:
+        """The descriptors are on their way."""
 
     def started(self, pid: int, pidfd: int) -> None:
         """`pidfd` is the receiver's to close."""
@@ -162,8 +165,9 @@ class Zygote:
             **own,
         }
 
-    def fork(self, slot: int, uid: int, fds: list[int]) -> None:
-        """Asks for a sandbox's init; `fds` are its control socket, and its first kernel's without namespaces.
+    def fork(self, slot: int, uid: int, go: dict[str, Any], fds: list[int]) -> None:
+        """Asks for a sandbox's init, which is told `go`; `fds` are its control socket, and its first kernel's without
+        namespaces.
 
         Raises:
             EngineError: the zygote is not ready.
@@ -171,7 +175,7 @@ class Zygote:
         source = self._seed_control if self._settings["namespaces"] else self._control
         if not self.ready or source is None:
             raise EngineError("the zygote is starting")
-        request = json.dumps({"do": "sandbox", "slot": slot, "id": uid}).encode()
+        request = json.dumps({"do": "sandbox", "slot": slot, "id": uid, "go": go}).encode()
         try:
             socket.send_fds(source, [request], fds)
         except OSError as error:
@@ -186,14 +190,17 @@ class Zygote:
             self._send_kernel(self._kernels, request)
 
     def _send_kernel(self, number: int, request: KernelRequest) -> None:
-        if not request.fds():
+        fds = request.fds()
+        if not fds:
             del self._asked[number]  # its sandbox has ended meanwhile
             return
         assert self._control is not None
         message = json.dumps({"do": "kernel", "slot": number, **request.what}).encode()
         try:
-            socket.send_fds(self._control, [message], request.fds())
+            socket.send_fds(self._control, [message], fds)
+            request.sent()
         except OSError as error:
+            request.sent()
             del self._asked[number]
             request.failed(f"the zygote does not take requests: {error}")
 

@@ -48,7 +48,7 @@ def fork(own: list[int], request: dict[str, Any], fds: list[int], template: birt
         try:
             for fd in own:
                 os.close(fd)
-            main(template, fds)
+            main(template, request, fds)
         except BaseException as error:  # noqa: BLE001 - the process must end here, whatever happened
             report_failure(fds[0], error)
         finally:
@@ -76,13 +76,20 @@ def report_failure(control_fd: int, error: BaseException) -> None:
         pass
 
 
-def main(template: birth.Template, fds: list[int]) -> None:
-    """Waits for "go", raises the walls and serves until the supervisor hangs up."""
+def main(template: birth.Template, request: dict[str, Any], fds: list[int]) -> None:
+    """Waits for "go", raises the walls and serves until the supervisor hangs up.
+
+    What it needs to know came with the request, read by the seed: here, in a young fork, each function that is
+    called for the first time costs copied pages.
+    """
     signal.set_wakeup_fd(-1)
     gc.enable()
     control = socket.socket(fileno=fds[0])
-    go = json.loads(control.recv(MESSAGE_BYTES))
-    Init(template, control, go, fds[1:]).serve()
+    raw, doors, _, _ = socket.recv_fds(control, MESSAGE_BYTES, 8)
+    if not raw:
+        os._exit(0)  # the supervisor is gone
+    enter.enter_groups(doors)
+    Init(template, control, request["go"], fds[1:]).serve()
 
 
 class Init:

@@ -144,7 +144,7 @@ class _Zygote:
                     self._take()
 
     def _take(self) -> None:
-        raw, fds, _, _ = socket.recv_fds(self.control, MESSAGE_BYTES, 8)
+        raw, fds, _, _ = socket.recv_fds(self.control, MESSAGE_BYTES, 16)
         if not raw:
             os._exit(0)  # the supervisor is gone
         request = json.loads(raw)
@@ -166,15 +166,20 @@ class _Zygote:
         self.control.send(json.dumps(reply).encode())
 
     def on_kernel(self, request: dict[str, Any], fds: list[int]) -> None:
-        """Forks a kernel into a sandbox; `fds` are its init's pidfd, the kernel's three, and a Landlock ruleset."""
+        """Forks a kernel into a sandbox.
+
+        `fds` are its init's pidfd, the kernel's three, the doors of its control groups, and a Landlock ruleset.
+        """
         joined, *fds = fds
         # For children only, and for good: the way back would need rights over the supervisor's namespace.
         syscalls.setns(joined, syscalls.CLONE_NEWPID)
         pid = os.fork()
         if pid == 0:
             try:
+                doors, rest = fds[3 : 3 + request["doors"]], fds[3 + request["doors"] :]
+                enter.enter_groups(doors)
                 birth.join(self.template, joined, request["nice"])
-                birth.become_kernel(self.template, request, fds[:3], fds[3] if len(fds) > 3 else -1)
+                birth.become_kernel(self.template, request, fds[:3], rest[0] if rest else -1)
             except Exception as error:  # noqa: BLE001 - reported below, on the supervisor's log
                 os.write(2, f"a kernel could not be started: {error!r}\n".encode())
             finally:
