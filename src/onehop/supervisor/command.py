@@ -8,10 +8,12 @@ import os
 import signal
 
 from onehop.errors import ConflictError, TooManyError
-from onehop.supervisor.pipes import OutputOwner, Pipes
+from onehop.supervisor.pipes import PIPE_READS_PER_TURN, OutputOwner, Pipes
 
 MAX_UNREAD_BYTES = 1 << 20
-"""So much of stdin is kept for a command that does not read it."""
+"""So much that was fed is kept for a command that does not read it."""
+LEFT_BYTES_PER_S = 16 << 20
+"""So much is read of what a command left in the background: reading for nothing takes time from others."""
 
 
 class Command(Pipes):
@@ -25,10 +27,15 @@ class Command(Pipes):
     def __init__(self, owner: OutputOwner, loop: asyncio.AbstractEventLoop, name: str) -> None:
         super().__init__(owner, loop, name)
         self.ended = False
-        stdin_read, self._stdin = os.pipe2(os.O_CLOEXEC)
-        os.set_blocking(self._stdin, False)
+        self._stdin = -1
         self._unread = bytearray()
         self._closing = False
+        try:
+            stdin_read, self._stdin = os.pipe2(os.O_CLOEXEC)
+        except OSError:
+            self.close()
+            raise
+        os.set_blocking(self._stdin, False)
         self.theirs.insert(0, stdin_read)
 
     def interrupt(self) -> bool:
@@ -50,10 +57,14 @@ class Command(Pipes):
         """
         if self._stdin < 0 or self._closing:
             raise ConflictError("the command's stdin is closed")
-        if data and len(self._unread) + len(data) > MAX_UNREAD_BYTES:
+        if self._unread and len(self._unread) + len(data) > MAX_UNREAD_BYTES:
             raise TooManyError(
                 f"the command has {len(self._unread)} bytes of stdin to read yet; send more when it has"
             )
+        self.give(data, close=close)
+
+    def give(self, data: bytes, *, close: bool) -> None:
+        """Like `feed`, for what came with the request and was bounded there."""
         waiting = bool(self._unread)
         self._unread += data
         self._closing = close
@@ -91,6 +102,13 @@ class Command(Pipes):
         self.resume_output()
         if not self._pipes:
             self.close()
+
+    def _on_pipe(self, fd: int) -> None:
+        super()._on_pipe(fd)
+        if self.ended and fd in self._pipes and not self._paused:
+            self.pause_output()
+            pause_s = PIPE_READS_PER_TURN * 65536 / LEFT_BYTES_PER_S
+            self._loop.call_later(pause_s, self.resume_output)
 
     def _ended(self, fd: int) -> None:
         del self._pipes[fd]

@@ -28,9 +28,13 @@ if TYPE_CHECKING:
 
 MAX_ENDED = 100
 """Ended commands that are remembered for a list."""
+MAX_SHOWN = 1000
+"""Characters of a command that a list shows; all of it, a hundred times, would be megabytes per sandbox."""
 MAX_LEFT = 32
 """Ended commands with children that still write; those of the oldest find their pipes closed."""
 START_TIMEOUT_S = 10.0
+MAX_PATH_BYTES = 4095
+"""PATH_MAX of linux/limits.h without its NUL. A message to init has a bounded size, too."""
 _NO_FOLDER = frozenset(
     {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV, errno.ENAMETOOLONG, errno.EACCES}
 )
@@ -43,6 +47,7 @@ class Commands:
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
         self._known: dict[str, CommandInfo] = {}
+        self._starting: set[str] = set()
         self._left: list[Command] = []
 
     async def start(self, spec: ExecutionSpec, *, cwd: str, stdin_open: bool, background: bool) -> Execution:
@@ -54,27 +59,34 @@ class Commands:
             background: nobody waits for its end; it has no deadline unless `spec.timeout_s` is above 0.
 
         Raises:
-            InvalidRequestError: there is no such folder.
+            InvalidRequestError: there is no such folder, or a command of this id.
             TooManyError: the sandbox has no process left.
             UnavailableError: the sandbox is dying.
         """
         sandbox = self._sandbox
         sandbox.check_assigned()
+        check_folder(cwd)
+        if spec.id in self._known or spec.id in self._starting:
+            raise InvalidRequestError("a command has this id already")
         name = PREFIX + spec.id
         command = Command(sandbox, sandbox.loop, name)
-        file = payload(spec.code, spec.env)
+        self._starting.add(spec.id)
         try:
-            answer, fds = await sandbox.request(
-                {"do": "command", "command": name, "cwd": cwd},
-                [*command.theirs, file],
-                timeout_s=START_TIMEOUT_S,
-                sent=command.given,
-            )
+            file = payload(spec.code, spec.env)
+            try:
+                answer, fds = await sandbox.request(
+                    {"do": "command", "command": name, "cwd": cwd},
+                    [*command.theirs, file],
+                    timeout_s=START_TIMEOUT_S,
+                    sent=command.given,
+                )
+            finally:
+                os.close(file)
         except BaseException:
             command.close()
             raise
         finally:
-            os.close(file)
+            self._starting.discard(spec.id)
         if answer["event"] != "command":
             command.close()
             raise refusal(answer, f"cwd: there is no folder {cwd!r} in the workspace", "cwd")
@@ -85,14 +97,14 @@ class Commands:
         execution = sandbox.begin(name, command, spec)
         self._known[spec.id] = CommandInfo(
             id=spec.id,
-            command=spec.code,
+            command=spec.code[:MAX_SHOWN],
             pid=command.inner_pid,
             background=background,
             stdin_open=stdin_open,
             started_at=time.time(),
         )
         if spec.stdin or not stdin_open:
-            command.feed(spec.stdin.encode("utf-8", "surrogateescape"), close=not stdin_open)
+            command.give(spec.stdin.encode("utf-8", "surrogateescape"), close=not stdin_open)
         return execution
 
     def exited(self, name: str, code: int) -> None:
@@ -102,6 +114,8 @@ class Commands:
         if not isinstance(command, Command):
             return
         command.drain()
+        if self._sandbox.check_oom():
+            return  # what init reports is how the killed process ended
         if execution is not None and execution.end is None:
             if execution.spill_asked:
                 execution.held_exit = code  # what is still in the pipes belongs to its file
@@ -162,7 +176,9 @@ class Commands:
         command.feed(data, close=close)
 
     def signal(self, execution: str, number: int) -> None:
-        """To its process group. Raises CommandNotFoundError, ConflictError."""
+        """To its process group. Raises CommandNotFoundError, ConflictError, InvalidRequestError."""
+        if not 1 <= number < signal.NSIG:
+            raise InvalidRequestError(f"signal: {number} is no signal", field="signal")
         command = self._running(execution)
         running = self._sandbox.running.get(command.name)
         if number == signal.SIGKILL and running is not None and not running.stopping:
@@ -177,6 +193,12 @@ class Commands:
         if not isinstance(command, Command) or PREFIX + execution not in self._sandbox.running:
             raise ConflictError("the command has ended")
         return command
+
+
+def check_folder(path: str) -> None:
+    """Raises InvalidRequestError for what no folder of the workspace is called."""
+    if "\0" in path or len(path.encode("utf-8", "surrogateescape")) > MAX_PATH_BYTES:
+        raise InvalidRequestError("cwd: there is no such folder in the workspace", field="cwd")
 
 
 def refusal(answer: dict[str, Any], no_folder: str, field: str) -> Exception:

@@ -39,7 +39,12 @@ class Pipes:
         self._loop = loop
         self._paused = False
         out_read, out_write = os.pipe2(os.O_CLOEXEC)
-        err_read, err_write = os.pipe2(os.O_CLOEXEC)
+        try:
+            err_read, err_write = os.pipe2(os.O_CLOEXEC)
+        except OSError:
+            os.close(out_read)
+            os.close(out_write)
+            raise
         for fd in (out_write, err_write):
             os.fchmod(fd, 0o622)  # opening /dev/stdout checks the pipe's owner, who is not the sandbox's user
         self._pipes = {out_read: "stdout", err_read: "stderr"}
@@ -80,7 +85,10 @@ class Pipes:
             pid = pid_of(self.pidfd)
             if pid > 0:
                 signal.pidfd_send_signal(self.pidfd, 0)
-                os.killpg(pid, number)
+                try:
+                    os.killpg(pid, number)
+                except ProcessLookupError:  # it was forked just now and leads no group yet
+                    signal.pidfd_send_signal(self.pidfd, number)
             else:
                 signal.pidfd_send_signal(self.pidfd, number)
         except ProcessLookupError:

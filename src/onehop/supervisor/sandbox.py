@@ -7,6 +7,7 @@ one owner here; whatever goes wrong ends in `die`, which frees everything once t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -28,7 +29,7 @@ from onehop.jail import cgroups
 from onehop.protocol import Kind
 from onehop.supervisor.births import Birth
 from onehop.supervisor.command import Command
-from onehop.supervisor.commands import Commands, refusal
+from onehop.supervisor.commands import Commands, check_folder, refusal
 from onehop.supervisor.execution import MAX_EVENTS, MAX_RESULTS, SPILL_ASKED, Execution
 from onehop.supervisor.link import Link
 from onehop.supervisor.messages import ContextInfo, End, ExecutionSpec, SandboxSpec, Usage
@@ -85,7 +86,8 @@ class Sandbox:
         self._numbers = 0
         self._tickets: dict[int, Callable[[dict[str, Any], list[int]], None]] = {}
         self._ticket = 0
-        self._late = bytearray()
+        self._late: dict[str, bytearray] = {}
+        """Text of a context that came while nothing ran in it; its next execution begins with it."""
         self._free_inodes = -1
         self._waiting_for_kernel: list[tuple[str, Callable[[], None]]] = []
         self._ready_event = False
@@ -202,6 +204,9 @@ class Sandbox:
         def answer(event: dict[str, Any], received: list[int]) -> None:
             if answered.done():
                 for fd in received:
+                    if event["event"] == "command":  # nobody waits for it any more, so nobody would end it
+                        with contextlib.suppress(ProcessLookupError):
+                            signal.pidfd_send_signal(fd, signal.SIGKILL)
                     os.close(fd)
             else:
                 answered.set_result((event, received))
@@ -281,6 +286,7 @@ class Sandbox:
         before, self.spec = self.spec, spec
         self.state = "assigned"
         self.owner_id = owner_id
+        self.contexts["main"].created_at = time.time()
         group = self.group
         asked = (spec.memory_bytes, spec.processes, spec.cpus)
         if group is not None and asked != (before.memory_bytes, before.processes, before.cpus):
@@ -361,6 +367,7 @@ class Sandbox:
             ConflictError, TooManyError, InvalidRequestError, UnavailableError: there will be none.
         """
         self.check_assigned()
+        check_folder(cwd)
         if cwd:
             answer, _ = await self.request({"do": "folder", "path": cwd}, timeout_s=START_TIMEOUT_S)
             if answer["event"] != "folder":
@@ -387,17 +394,25 @@ class Sandbox:
         self._stop_kernel(name, "its context was deleted")
         self.links.pop(name).close()
         del self.contexts[name]
+        self._late.pop(name, None)
 
     def _stop_kernel(self, name: str, reason: str) -> None:
         self.check_assigned()
         link = self.link(name)
         link.drain_all()
+        self.check_assigned()
         link.signal(signal.SIGKILL)
         execution = self.running.get(name)
         if execution is not None:
             self.finish(name, execution, "killed", reason, variables="lost")
         self.died_between.discard(name)
-        self._waiting_for_kernel = [one for one in self._waiting_for_kernel if one[0] != name]
+        self._forget_waiting(name)
+
+    def _forget_waiting(self, kernel: str) -> bool:
+        """What was to run once the kernel is there will not. True when something was."""
+        before = len(self._waiting_for_kernel)
+        self._waiting_for_kernel = [one for one in self._waiting_for_kernel if one[0] != kernel]
+        return len(self._waiting_for_kernel) < before
 
     # --- executions ---------------------------------------------------------------------------------
 
@@ -427,9 +442,8 @@ class Sandbox:
             )
             return execution
         execution = self.begin(kernel, link, spec)
-        if self._late:
-            execution.add("stdout", bytes(self._late))
-            self._late.clear()
+        if late := self._late.pop(kernel, None):
+            execution.add("stdout", bytes(late))
         payload = protocol.encode(protocol.Execute(code=spec.code, stdin=spec.stdin, env=spec.env))
         if link.ready:
             link.send(Kind.EXECUTE, execution.number, payload)
@@ -449,8 +463,8 @@ class Sandbox:
         execution = self.running[place] = self._new_execution(spec)
         execution.place = place
         self.links[place] = link
-        if self.group is not None:
-            self.group.reset_peak()
+        if self.group is not None and len(self.running) == 1:
+            self.group.reset_peak()  # others that run would be told of less than they needed
         execution.cpu_start_ns = self._cpu_ns(link)
         if spec.timeout_s > 0:
             execution.after(spec.timeout_s, lambda: self._deadline(place, execution))
@@ -467,6 +481,9 @@ class Sandbox:
         if not execution.stopping:
             execution.stopping = "interrupted"
             execution.stop_reason = "it was interrupted"
+        if self._forget_waiting(kernel):
+            self.finish(kernel, execution, execution.stopping, execution.stop_reason)
+            return True
         return self.links[kernel].interrupt()
 
     def _deadline(self, kernel: str, execution: Execution) -> None:
@@ -479,6 +496,9 @@ class Sandbox:
         if execution.end is not None or execution.stopping == status:
             return
         execution.stopping, execution.stop_reason = status, reason
+        if self._forget_waiting(kernel):
+            self.finish(kernel, execution, status, reason)
+            return
         grace_s = execution.spec.grace_s
         if grace_s <= 0:
             self._kill_execution(kernel, execution)
@@ -632,7 +652,7 @@ class Sandbox:
         if status not in ("ok", "error", "interrupted"):
             self.on_violation(link, "an end with an unknown status")
             return
-        if self._check_oom():
+        if self.check_oom():
             return
         if execution.spill_name == SPILL_ASKED:
             execution.held_end = payload  # what is still in the pipes belongs to this execution's file
@@ -650,8 +670,9 @@ class Sandbox:
     def on_output(self, link: Pipes, stream: str, data: bytes) -> None:
         execution = self.running.get(link.name)
         if execution is None:
-            if isinstance(link, Link) and self.state == "assigned" and len(self._late) < LATE_OUTPUT_BYTES:
-                self._late += data[: LATE_OUTPUT_BYTES - len(self._late)]
+            if isinstance(link, Link) and self.state == "assigned":
+                late = self._late.setdefault(link.name, bytearray())
+                late += data[: LATE_OUTPUT_BYTES - len(late)]
             return
         if not execution.truncated or execution.output_left > 0:
             take = data[: execution.output_left] if execution.last < MAX_EVENTS else b""
@@ -738,7 +759,7 @@ class Sandbox:
         if self.state == "preparing":
             self.die("its kernel ended while it was warmed up")
             return
-        if self._check_oom():
+        if self.check_oom():
             return
         execution = self.running.get(kernel)
         if execution is None:
@@ -786,7 +807,7 @@ class Sandbox:
         if self.state == "assigned":
             link.given()
 
-    def _check_oom(self) -> bool:
+    def check_oom(self) -> bool:
         """True when the sandbox ran out of memory; then it dies whole."""
         if self.group is None:
             return False
@@ -809,7 +830,7 @@ class Sandbox:
 
     def tick(self) -> bool:
         """Looks after what no event tells. False when nothing runs any more."""
-        if self.state != "assigned" or self._check_oom():
+        if self.state != "assigned" or self.check_oom():
             return False
         for kernel, execution in list(self.running.items()):
             limit_s = execution.spec.cpu_s

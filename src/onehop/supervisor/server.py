@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from onehop.errors import (
     InvalidRequestError,
     OnehopError,
     SessionNotFoundError,
+    TooManyError,
     UnavailableError,
     UnknownEnvironmentError,
 )
@@ -36,7 +38,7 @@ from onehop.supervisor.messages import (
     decode_request,
     frame,
 )
-from onehop.supervisor.pool import Pool, Slots, room_for_sandboxes
+from onehop.supervisor.pool import DESCRIPTORS_PER_SANDBOX, Pool, Slots, room_for_sandboxes
 from onehop.supervisor.sandbox import Sandbox
 from onehop.supervisor.spawn import describe_environment
 from onehop.supervisor.surroundings import Surroundings, protections
@@ -176,6 +178,14 @@ class Service:
         sandbox = await pool.take(spec, spec.owner)
         self.assigned[sandbox.id] = sandbox
         return sandbox
+
+    def check_descriptors(self) -> None:
+        """Raises TooManyError when one more context or command could leave the sandboxes that are there without."""
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if len(os.listdir("/proc/self/fd")) > soft - soft // 8 - DESCRIPTORS_PER_SANDBOX:
+            raise TooManyError(
+                "the server has no open files left for more contexts and commands (ulimit -Hn); end some"
+            )
 
     def sandbox(self, name: str) -> Sandbox:
         try:
@@ -405,6 +415,7 @@ class Connection(asyncio.Protocol):
         assert spec is not None
         self._check_new(spec.id)
         sandbox = self._service.sandbox(arguments["sandbox"])
+        self._service.check_descriptors()
         execution = await sandbox.commands.start(
             spec,
             cwd=arguments["cwd"],
@@ -431,6 +442,7 @@ class Connection(asyncio.Protocol):
     async def do_create_context(self, request: Request) -> Any:
         arguments = request.arguments
         sandbox = self._service.sandbox(arguments["sandbox"])
+        self._service.check_descriptors()
         return await sandbox.create_context(arguments["name"], arguments["cwd"], arguments["most"])
 
     def do_contexts(self, request: Request) -> Any:

@@ -7,6 +7,7 @@ nothing that user code wrote.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -64,12 +65,16 @@ def become(
     _oom_score("1000")
     if ruleset >= 0 and not template.namespaces:
         landlock.allow_reading(ruleset, "/proc/self")
-    environ = {**os.environ, **go.get("environ", {}), "HOME": home, "PWD": os.getcwd(), **asked["env"]}
+    environ = {**os.environ, **go.get("environ", {}), "HOME": home}
+    with contextlib.suppress(FileNotFoundError):  # the folder is gone again
+        environ["PWD"] = os.getcwd()
+    environ |= asked["env"]
     enter.drop_privileges(ruleset, template.seccomp, go["limits"])
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     try:
         os.execve(SHELL, [SHELL, "-c", asked["command"]], environ)
-    except OSError as error:
-        os.write(2, f"the command cannot be started: {error.strerror}\n".encode())
+    except (OSError, ValueError) as error:
+        os.write(2, f"the command cannot be started: {error}\n".encode())
     os._exit(126)
 
 

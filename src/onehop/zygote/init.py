@@ -231,6 +231,8 @@ class Init:
     def on_command(self, request: dict[str, Any], fds: list[int]) -> None:
         """Starts bash; `fds` are its stdin, stdout and stderr, and the file that says what it is to do."""
         folder = commands.open_folder(self.workspace, request["cwd"])
+        # What is sent to it before it is bash waits until then, and none of our handlers answers.
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
             pid = os.fork()
             if pid == 0:
@@ -239,6 +241,7 @@ class Init:
                 finally:
                     os._exit(126)
         finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, ())
             os.close(folder)
         self.commands[pid] = request["command"]
         pidfd = os.pidfd_open(pid)
