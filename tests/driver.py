@@ -6,6 +6,7 @@ import asyncio
 import base64
 import itertools
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,7 +14,16 @@ from typing import Any, TypeVar
 
 from onehop import protocol
 from onehop.supervisor.client import SupervisorClient
-from onehop.supervisor.messages import End, Event, ExecutionSpec, SandboxInfo, SandboxSpec, decode_end
+from onehop.supervisor.messages import (
+    CommandInfo,
+    ContextInfo,
+    End,
+    Event,
+    ExecutionSpec,
+    SandboxInfo,
+    SandboxSpec,
+    decode_end,
+)
 
 T = TypeVar("T")
 
@@ -44,6 +54,47 @@ class Outcome:
         }
 
 
+class Started:
+    """An execution under way, in a context or as a command; collects its events."""
+
+    def __init__(self, driver: Driver, name: str) -> None:
+        self.driver = driver
+        self.id = name
+        self.events: list[Event] = []
+        self.lost = False
+        self._ended = threading.Event()
+
+    def __call__(self, event: Event | None) -> None:
+        if event is None:
+            self.lost = True
+        else:
+            self.events.append(event)
+        if event is None or event.kind == "end":
+            self._ended.set()
+
+    @property
+    def running(self) -> bool:
+        return not self._ended.is_set()
+
+    def output(self, kind: str = "stdout") -> str:
+        """What it has written until now."""
+        return b"".join(event.payload for event in list(self.events) if event.kind == kind).decode()
+
+    def until(self, text: str, *, within_s: float = 20.0) -> None:
+        """Waits until it has written `text`."""
+        deadline_s = time.monotonic() + within_s
+        while text not in self.output():
+            assert self.running, (text, self.output(), self.output("stderr"))
+            assert time.monotonic() < deadline_s, (text, self.output(), self.output("stderr"))
+            time.sleep(0.005)
+
+    def wait(self, timeout_s: float = 30.0) -> Outcome:
+        assert self._ended.wait(timeout_s), ("still running", self.output(), self.output("stderr"))
+        assert not self.lost, "the supervisor is gone"
+        self.driver.loop.call_soon_threadsafe(self.driver.client.acknowledge, self.id)
+        return _outcome(self.events)
+
+
 class Session:
     """One sandbox."""
 
@@ -51,6 +102,7 @@ class Session:
         self.driver = driver
         self.info = info
         self.id = info.id
+        self._begun: list[str] = []
 
     def run(self, code: str, *, timeout_s: float = 20.0, grace_s: float = 2.0, **limits: Any) -> Outcome:
         return self.driver.wait(
@@ -65,11 +117,74 @@ class Session:
             lambda spec, listener: self.driver.client.execute(self.id, spec, listener), code, on_event, limits
         )
 
-    def interrupt(self) -> bool:
-        return self.driver.wait(self.driver.client.interrupt(self.id))
+    def _started(self, spec: ExecutionSpec) -> Started:
+        self._begun.append(spec.id)
+        return Started(self.driver, spec.id)
+
+    def begin(self, code: str, *, context: str = "main", **limits: Any) -> Started:
+        """Code in a context; returns when the supervisor has accepted it."""
+        spec = ExecutionSpec(
+            id=self.driver.new_id(), code=code, **{"timeout_s": 20.0, "grace_s": 2.0, **limits}
+        )
+        started = self._started(spec)
+        self.driver.wait(self.driver.client.execute(self.id, spec, started, kernel=context))
+        return started
+
+    def begin_command(
+        self,
+        command: str,
+        *,
+        cwd: str = "",
+        stdin_open: bool = False,
+        background: bool = False,
+        **limits: Any,
+    ) -> Started:
+        """A shell command; returns when bash has been forked."""
+        spec = ExecutionSpec(
+            id=self.driver.new_id(), code=command, **{"timeout_s": 20.0, "grace_s": 2.0, **limits}
+        )
+        started = self._started(spec)
+        self.driver.wait(
+            self.driver.client.command(
+                self.id, spec, started, cwd=cwd, stdin_open=stdin_open, background=background
+            )
+        )
+        return started
+
+    def command(self, command: str, **options: Any) -> Outcome:
+        """A shell command and its end."""
+        return self.begin_command(command, **options).wait()
+
+    def feed(self, started: Started, data: bytes, *, close: bool = False) -> None:
+        self.driver.wait(self.driver.client.feed(self.id, started.id, data, close=close))
+
+    def signal(self, started: Started, number: int) -> None:
+        self.driver.wait(self.driver.client.signal(self.id, started.id, number))
+
+    def commands(self) -> dict[str, CommandInfo]:
+        """By id."""
+        return {one.id: one for one in self.driver.wait(self.driver.client.commands(self.id))}
+
+    def create_context(self, name: str, *, cwd: str = "", most: int = 8) -> ContextInfo:
+        return self.driver.wait(self.driver.client.create_context(self.id, name, cwd=cwd, most=most))
+
+    def contexts(self) -> dict[str, ContextInfo]:
+        """By name."""
+        return {one.name: one for one in self.driver.wait(self.driver.client.contexts(self.id))}
+
+    def restart_context(self, name: str) -> ContextInfo:
+        return self.driver.wait(self.driver.client.restart_context(self.id, name))
+
+    def delete_context(self, name: str) -> None:
+        self.driver.wait(self.driver.client.delete_context(self.id, name))
+
+    def interrupt(self, context: str = "main") -> bool:
+        return self.driver.wait(self.driver.client.interrupt(self.id, kernel=context))
 
     def delete(self) -> None:
         self.driver.wait(self.driver.client.destroy_sandbox(self.id))
+        for name in self._begun:  # also of those that no test has waited for
+            self.driver.loop.call_soon_threadsafe(self.driver.client.acknowledge, name)
 
 
 class Driver:
@@ -82,6 +197,9 @@ class Driver:
         self._thread = threading.Thread(target=self.loop.run_forever, name="driver", daemon=True)
         self._thread.start()
         self.client = self.wait(SupervisorClient.connect(path))
+
+    def new_id(self) -> str:
+        return f"test-{next(self._numbers)}"
 
     def close(self) -> None:
         self.wait(self.client.close())
@@ -118,7 +236,7 @@ class Driver:
             if event.kind == "end" and not ended.done():
                 ended.set_result(None)
 
-        spec = ExecutionSpec(id=f"test-{next(self._numbers)}", code=code, **limits)
+        spec = ExecutionSpec(id=self.new_id(), code=code, **limits)
         info = await start(spec, listener)
         await ended
         self.client.acknowledge(spec.id)

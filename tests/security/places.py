@@ -1,0 +1,40 @@
+"""Other places in a sandbox than its first kernel, in which the same probes must meet the same walls."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from onehop.supervisor.messages import SandboxSpec
+from tests.driver import Driver, Outcome, Session
+
+
+class Place(Driver):
+    """Stands where a probe expects a driver; its code runs in `inner`, which the test owns."""
+
+    def __init__(self, session: Session) -> None:
+        self.inner = session
+
+
+class InCommand(Place):
+    """A program that a shell command has started."""
+
+    def run_once(
+        self, code: str, *, sandbox: SandboxSpec | None = None, timeout_s: float = 20.0, **limits: Any
+    ) -> Outcome:
+        return self.inner.command("exec python3 -I -", stdin=code, timeout_s=timeout_s, **limits)
+
+
+class InContext(Place):
+    """The kernel of a second context."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
+        session.create_context("second")
+
+    def run_once(
+        self, code: str, *, sandbox: SandboxSpec | None = None, timeout_s: float = 20.0, **limits: Any
+    ) -> Outcome:
+        return self.inner.begin(code, context="second", timeout_s=timeout_s, **limits).wait()
+
+
+PLACES = {"command": InCommand, "second context": InContext}
