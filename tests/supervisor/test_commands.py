@@ -60,6 +60,25 @@ def test_numbered_events_without_gaps_in_the_order_of_writing(session: Session) 
     assert [event.kind for event in outcome.events] == ["stdout", "stderr"] * 3 + ["end"]
 
 
+def test_what_is_written_in_the_first_moment_is_not_lost(session: Session) -> None:
+    """Before the supervisor has been told that there is a process at all."""
+
+    async def many() -> list[str]:
+        return await asyncio.gather(*(one(number) for number in range(12)))
+
+    async def one(number: int) -> str:
+        follower = Follower()
+        spec = ExecutionSpec(id=session.driver.new_id(), code=f"echo {number}", timeout_s=20)
+        client = session.driver.client
+        await client.command(session.id, spec, follower, cwd="", stdin_open=False, background=False)
+        events = await follower.wait()
+        client.acknowledge(spec.id)
+        return b"".join(event.payload for event in events if event.kind == "stdout").decode()
+
+    for _ in range(5):
+        assert session.driver.wait(many()) == [f"{number}\n" for number in range(12)]
+
+
 def test_usage_is_measured(session: Session) -> None:
     usage = session.command("i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done").end.usage
     assert usage.wall_ms >= usage.cpu_ms * 0.4 > 0
@@ -340,9 +359,9 @@ def test_a_fork_bomb_leaves_the_kernel_alone(driver: Driver) -> None:
     with driver.session(processes=24) as session:
         session.run("kept = 5")
         started = session.begin_command(
-            "b() { b | b & }; b; echo lit; sleep 60", background=True, timeout_s=2, grace_s=0.2
+            "b() { b | b & }; b; sleep 60", background=True, timeout_s=2, grace_s=0.2
         )
-        started.until("lit")
+        eventually(lambda: "fork" in started.output("stderr"), what="it meets no limit")
         assert value(session.run("kept")) == "5"
         started.wait()
         assert value(session.run("kept + 1")) == "6"

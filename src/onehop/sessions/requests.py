@@ -53,7 +53,7 @@ class SandboxFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     workspace_mb: PositiveInt | None = None
 
 
-ContextName = Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{1,64}$")]
+ContextName = Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{1,64}(?![\\s\\S])")]
 MAX_COMMAND_BYTES = 131_071
 """The longest argument of a program (MAX_ARG_STRLEN, include/uapi/linux/binfmts.h), without its NUL."""
 

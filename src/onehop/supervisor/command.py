@@ -38,6 +38,14 @@ class Command(Pipes):
         os.set_blocking(self._stdin, False)
         self.theirs.insert(0, stdin_read)
 
+    def given(self) -> None:
+        """Init has its ends. What it writes is nobody's until `begun`."""
+        self._forget_theirs()
+
+    def begun(self) -> None:
+        """Its execution takes the output from now on."""
+        self._listen()
+
     def interrupt(self) -> bool:
         """SIGTERM, which is what shells pass on and servers end at."""
         return self.signal(signal.SIGTERM)

@@ -95,6 +95,7 @@ class Commands:
             command.close()
             sandbox.check_assigned()
         execution = sandbox.begin(name, command, spec)
+        command.begun()
         self._known[spec.id] = CommandInfo(
             id=spec.id,
             command=spec.code[:MAX_SHOWN],

@@ -54,18 +54,22 @@ class Pipes:
 
     def given(self) -> None:
         """The process's ends are on their way: forget ours, and start to listen."""
+        self._forget_theirs()
+        self._listen()
+
+    def _forget_theirs(self) -> None:
         for fd in self.theirs:
             os.close(fd)
         self.theirs = []
+
+    def _listen(self) -> None:
         for fd in self._pipes:
             self._loop.add_reader(fd, self._on_pipe, fd)
 
     def close(self) -> None:
         """Safe to call twice."""
         self.alive = False
-        for fd in self.theirs:
-            os.close(fd)
-        self.theirs = []
+        self._forget_theirs()
         for fd in self._pipes:
             self._loop.remove_reader(fd)
             os.close(fd)
