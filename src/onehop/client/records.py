@@ -57,7 +57,7 @@ class ContextInfo:
 
 @dataclass(frozen=True)
 class CommandInfo:
-    """A shell command. `pid` is its number inside the sandbox, `exit_code` None while there is none."""
+    """A shell command. `pid` is its number inside the sandbox; `exit_code` is None while it runs, and after a signal."""
 
     id: str
     command: str
@@ -65,6 +65,7 @@ class CommandInfo:
     exit_code: int | None = None
     pid: int | None = None
     background: bool = False
+    stdin_open: bool = False
     started_at: datetime | None = None
     ended_at: datetime | None = None
 
