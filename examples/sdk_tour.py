@@ -51,20 +51,21 @@ def code(session: onehop.Session) -> None:
     assert isinstance(result.usage, onehop.Usage)
     print(f"measured from outside: {result.usage.cpu_ms >= 0}")
     result = session.run("print('a' * 100_000)", output_bytes=1000)
-    assert isinstance(result.output_file, onehop.OutputFile)
-    print(
-        f"long output: {len(result.stdout) <= 1000}, the rest in a file: {result.output_file.bytes > 90_000}"
-    )
+    rest = result.output_file
+    assert isinstance(rest, onehop.OutputFile)
+    print(f"long output: {len(result.stdout) <= 1000}, the rest in a file: {rest.bytes > 90_000}")
+    session.files.delete(rest.path)
 
 
 def streaming(session: onehop.Session) -> None:
     print("\n3. Output as it comes")
-    session.run(
-        "for i in range(3): print(i, flush=True)", on_stdout=lambda text: print(f"  callback {text!r}")
-    )
+    pieces: list[str] = []
+    session.run("for i in range(3): print(i)", on_stdout=pieces.append)
+    print(f"  callbacks got {''.join(pieces)!r}")
     event: onehop.Event
     for event in session.stream("print('first'); 'last'"):
-        print(f"  event {event.number} {event.kind} {event.text or (event.output or event.result)!r}")
+        shown = event.output or event.text or (event.result and event.result.status)
+        print(f"  event {event.number} {event.kind} {shown!r}")
     for event in session.stream("x = 1\nprint('on', flush=True)\nwhile True: pass"):
         if event.kind == "stdout":
             print(f"  interrupted: {session.interrupt()}")

@@ -57,7 +57,7 @@ class ContextInfo:
 
 @dataclass(frozen=True)
 class CommandInfo:
-    """A shell command. `pid` is its number inside the sandbox; `exit_code` is None while it runs, and after a signal."""
+    """A shell command. `pid` is its number inside the sandbox; `exit_code` is None while it runs and after a signal."""
 
     id: str
     command: str

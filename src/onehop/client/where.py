@@ -45,7 +45,8 @@ class Where:
                 source = "url" if given else f"url (from the variable {URL_VARIABLE})"
                 raise ConfigurationError(f"{source}: {address!r} must be like http://127.0.0.1:8000")
         self._url = address.rstrip("/")
-        self._embedded = ""
+        if not address and api_key is None:
+            self._key = ""  # the variable's key is for a server
 
     @property
     def is_embedded(self) -> bool:
@@ -61,4 +62,4 @@ class Where:
             return Place(self._url, self._key)
         from onehop.client import embed
 
-        return Place("http://localhost", "", embed.socket_path())
+        return Place("http://localhost", self._key, embed.socket_path())
