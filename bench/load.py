@@ -50,7 +50,7 @@ def run(budget: Budget) -> Outcome:
         _phase(running.port, Taken(), sessions=8, at_work=4, seconds=min(10.0, budget.left_s()))
         before = at_rest(running.pid, traces, 3)
         taken = Taken()
-        seconds = min(LOAD_S, budget.left_s())
+        seconds = min(LOAD_S, max(5.0, budget.left_s()))
         _phase(running.port, taken, sessions=SESSIONS, at_work=AT_WORK, seconds=seconds)
         after = at_rest(running.pid, traces, max(before.sandboxes, 3))
         # Results of the load are kept for days: the memory of the one that answers for them is not judged by it.

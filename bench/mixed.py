@@ -208,7 +208,7 @@ def run(budget: Budget, *, clients: int = 8, seed: int = 1) -> Outcome:
     """Ten minutes of it."""
     outcome = Outcome()
     tally = Tally()
-    seconds = min(MIXED_S, budget.left_s())
+    seconds = min(MIXED_S, max(5.0, budget.left_s()))
     with server.Home() as home, server.onehop_server(home) as running:
         _load(running.port, Tally(), clients, seed, min(20.0, seconds / 4))  # caches fill
         traces = system.Traces.of(running.pid)
