@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ import pytest
 
 import onehop
 from onehop import errors
+from tests.cli.processes import variables, wait_until
 from tests.client.faces import Face
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -91,16 +95,15 @@ display("three")
     assert (result.stdout, result.stderr, result.text) == ("one\n", "two\n", "4")
 
 
-async def test_a_callback_of_asyncio(face: Face, session: Any) -> None:
-    if not face.is_async:
-        pytest.skip("asyncio only")
+async def test_a_callback_of_asyncio(url: str) -> None:
     seen: list[str] = []
 
     async def take(text: str) -> None:
         await asyncio.sleep(0)
         seen.append(text)
 
-    await session.run("print('a')", on_stdout=take)
+    async with onehop.AsyncSession(url=url) as session:
+        await session.run("print('a')", on_stdout=take)
     assert seen == ["a\n"]
 
 
@@ -113,17 +116,38 @@ async def test_a_callback_that_raises_interrupts_the_code(session: Any) -> None:
     assert (await session.run("x")).text == "1"
 
 
-async def test_a_cancelled_call_interrupts_the_code(face: Face, session: Any) -> None:
-    if not face.is_async:
-        pytest.skip("threads cannot be cancelled")
+async def test_a_cancelled_call_interrupts_the_code(url: str) -> None:
     began = asyncio.Event()
     code = "y = 2\nprint('on', flush=True)\nwhile True: pass"
-    task = asyncio.create_task(session.run(code, on_stdout=lambda _: began.set()))
-    await began.wait()
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert (await session.run("y")).text == "2"
+    async with onehop.AsyncSession(url=url) as session:
+        task = asyncio.create_task(session.run(code, on_stdout=lambda _: began.set()))
+        await began.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert (await session.run("y")).text == "2"
+
+
+@pytest.mark.parametrize("callback", ["", ", on_stdout=print"])
+def test_ctrl_c_interrupts_the_code(url: str, callback: str) -> None:
+    program = f"""
+import onehop
+with onehop.Session() as session:
+    print(session.id, flush=True)
+    try:
+        session.run("x = 6; open('on', 'w').close()\\nwhile True: pass"{callback})
+    except KeyboardInterrupt:
+        print(session.run("x").text)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", program], env=variables(ONEHOP_URL=url), stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        with onehop.Session.attach(process.stdout.readline().strip(), url=url) as session:
+            wait_until(lambda: session.files.list(), 30, "the code runs")
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=30)[0] == "6\n"
+    assert process.returncode == 0
 
 
 async def test_the_stream_has_everything(session: Any) -> None:
