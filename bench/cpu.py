@@ -1,0 +1,121 @@
+"""CPU time, page faults and context switches per execution, by process: figures that a busy machine blurs little.
+
+`python -m bench.cpu [fresh|live] [N] [CLIENTS]` runs `1+1` N times against a server of its own, as root, and reads
+/proc before and after. It must never be a target by itself: what a user feels is time, see speed.py.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench import system
+from bench.cells import ADD
+from bench.client import Client, body, run
+from bench.server import Home, onehop_server
+
+WARM_UP = 20
+REST_S = 1.0
+"""After the last answer: sandboxes end and others are made in their place."""
+
+
+@dataclass(frozen=True)
+class Use:
+    """Of one process (all its threads), or of its children that it has waited for."""
+
+    cpu_ms: float
+    faults: int
+    switches: int = 0
+
+    def since(self, before: Use, count: int) -> str:
+        cpu_ms = (self.cpu_ms - before.cpu_ms) / count
+        faults, switches = (self.faults - before.faults) / count, (self.switches - before.switches) / count
+        return f"{cpu_ms:8.3f} ms {faults:8.1f} faults" + (f" {switches:6.1f} switches" if switches else "")
+
+
+def _own(pid: int) -> Use:
+    """schedstat and status of each thread, minflt of stat (proc(5))."""
+    cpu_ns = switches = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        cpu_ns += int((task / "schedstat").read_text().split()[0])
+        for line in (task / "status").read_text().splitlines():
+            if "ctxt_switches" in line:
+                switches += int(line.split()[1])
+    return Use(cpu_ns / 1e6, int(_stat(pid)[7]), switches)
+
+
+def _children(pid: int) -> Use:
+    fields = _stat(pid)
+    return Use((int(fields[13]) + int(fields[14])) * 1000 / os.sysconf("SC_CLK_TCK"), int(fields[8]))
+
+
+def _stat(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+
+
+def _processes(server_pid: int) -> dict[str, int]:
+    supervisor = system.supervisor_of(server_pid)
+    depth = system.namespace_depth(supervisor)
+    found = {"supervisor": supervisor}
+    for pid in system.descendants(server_pid):
+        if "onehop.cli.gateway" in system.command_line(pid):
+            found["gateway"] = pid
+        elif system.namespace_depth(pid) == depth and "onehop.zygote.seed" in system.command_line(pid):
+            name = Path(f"/proc/{pid}/comm").read_text().strip()
+            found["seed" if name == "onehop-seed" else "zygote"] = pid
+    return found
+
+
+def _look(processes: dict[str, int]) -> dict[str, Use]:
+    uses = {name: _own(pid) for name, pid in processes.items()}
+    uses["inits, reaped"] = _children(processes["supervisor"])
+    uses["kernels, reaped"] = _children(processes["zygote"])
+    return uses
+
+
+def measure(kind: str, count: int, clients: int) -> list[str]:
+    """One line per process. `kind` is `fresh` or `live`; a live kernel's own part is in its execution's usage."""
+    with Home() as home, onehop_server(home) as server, Client(server.port) as client:
+        path = "/api/execute"
+        if kind == "live":
+            path = f"/api/sessions/{client.post('/api/sessions', b'{}')['id']}/execute"
+        request = body(code=ADD.code)
+        for _ in range(WARM_UP):
+            run(client, path, request, ADD)
+        time.sleep(REST_S)
+        processes = _processes(server.pid)
+        before = _look(processes)
+
+        def loop() -> None:
+            with Client(server.port) as own:
+                for _ in range(count // clients):
+                    run(own, path, request, ADD)
+
+        threads = [threading.Thread(target=loop) for _ in range(clients)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        time.sleep(REST_S)
+        after = _look(processes)
+        total = sum(after[name].cpu_ms - before[name].cpu_ms for name in before) / count
+        lines = [f"{name:16} {after[name].since(before[name], count)}" for name in before]
+        return [*lines, f"{'all':16} {total:8.3f} ms for each of {count}, {clients} clients"]
+
+
+def main() -> int:
+    if os.geteuid() != 0:
+        print("bench.cpu needs root: the processes are closed to others", file=sys.stderr)
+        return 2
+    kind, count, clients = (*sys.argv[1:], *("fresh", "400", "1")[len(sys.argv) - 1 :])
+    for line in measure(kind, int(count), 1 if kind == "live" else int(clients)):
+        print(line)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
