@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from onehop.supervisor.messages import SandboxSpec
@@ -27,14 +28,16 @@ class InCommand(Place):
 class InContext(Place):
     """The kernel of a second context."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, name: str = "second") -> None:
         super().__init__(session)
-        session.create_context("second")
+        if name not in session.contexts():
+            session.create_context(name)
+        self.name = name
 
     def run_once(
         self, code: str, *, sandbox: SandboxSpec | None = None, timeout_s: float = 20.0, **limits: Any
     ) -> Outcome:
-        return self.inner.begin(code, context="second", timeout_s=timeout_s, **limits).wait()
+        return self.inner.begin(code, context=self.name, timeout_s=timeout_s, **limits).wait()
 
 
-PLACES = {"command": InCommand, "second context": InContext}
+PLACES: dict[str, Callable[[Session], Place]] = {"command": InCommand, "second context": InContext}

@@ -5,6 +5,7 @@ Reads `{"environment": …, "allow": …, "cells": […]}` on stdin, writes what
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -22,6 +23,7 @@ from onehop.supervisor.spawn import SupervisorSettings, start
 from onehop.supervisor.surroundings import descendants
 from tests.driver import Driver
 from tests.security.carrying import file, pieces, plain_tar, tar
+from tests.security.places import InCommand, InContext
 
 NAMESPACE_FLAGS = (0x00020000, 0x02000000, 0x04000000, 0x08000000, 0x10000000, 0x20000000, 0x40000000)
 
@@ -58,11 +60,29 @@ async def carry(driver: Driver, sandbox: str) -> list[str]:
     return []
 
 
+def caught(cell: str) -> str:
+    """A program that says what became of the cell: its last line alone is looked at."""
+    return (
+        f"import os\ntry:\n    exec({cell!r}, {{'os': os, '__builtins__': __builtins__}})\n"
+        "except (PermissionError, ProcessLookupError, OSError) as error: print('refused', error.errno)\n"
+        "else: print('through')"
+    )
+
+
+def sleepers(above: int, mark: str) -> int:
+    """How many processes have `mark` as an argument."""
+    found = 0
+    for pid in descendants(above):
+        with contextlib.suppress(OSError):
+            found += mark.encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    return found
+
+
 def main() -> None:
     request: dict[str, Any] = json.load(sys.stdin)
     environment = build.ensure("default", Path(request["home"]), progress=lambda line: None)
     refuse_namespaces()
-    answer: dict[str, Any] = {"cells": []}
+    answer: dict[str, Any] = {"cells": [], "elsewhere": []}
     try:
         handle = start(SupervisorSettings((environment,), allow_no_namespaces=request["allow"], pool_max=4))
     except OnehopError as error:
@@ -75,6 +95,19 @@ def main() -> None:
             answer["isolation"] = session.info.isolation
             for cell in request["cells"]:
                 answer["cells"].append(session.run(cell, timeout_s=20, grace_s=1).document())
+        with driver.session() as session:
+            session.create_context("second")
+            for place in (InCommand(session), InContext(session, "second")):
+                for cell in request["cells"][request["walls"] :]:
+                    outcome = place.run_once(caught(cell))
+                    answer["elsewhere"].append([type(place).__name__, cell, outcome.stdout + outcome.stderr])
+            daemon = (
+                "setsid -f sleep 8642.1; sleep 8642.1 & echo $HOME $TMPDIR; pwd; cat /etc/passwd 2>&1; exit 3"
+            )
+            outcome = session.command(daemon)
+            answer["command"] = [outcome.stdout, outcome.end.exit_code]
+            answer["daemons"] = sleepers(handle.process.pid, "8642.1")
+        answer["daemons_left"] = sleepers(handle.process.pid, "8642.1")
         with driver.session() as session:
             answer["files"] = driver.wait(carry(driver, session.id))
         left = Path(handle.runtime, "sandboxes", session.id)

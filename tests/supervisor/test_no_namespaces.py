@@ -17,8 +17,9 @@ from onehop.jail import syscalls
 ROOT = Path(__file__).parents[2]
 
 
-def run(onehop_home: Path, *, allow: bool, cells: tuple[str, ...] = ()) -> dict[str, Any]:
-    request = {"home": str(onehop_home), "allow": allow, "cells": cells}
+def run(onehop_home: Path, *, allow: bool, cells: tuple[str, ...] = (), walls: int = 0) -> dict[str, Any]:
+    """`walls`: from this cell on they are to be refused, in a command and in a second context, too."""
+    request = {"home": str(onehop_home), "allow": allow, "cells": cells, "walls": walls}
     done = subprocess.run(
         [sys.executable, "-m", "tests.supervisor.no_namespaces"],
         input=json.dumps(request),
@@ -95,6 +96,7 @@ def test_with_leave_cells_run_and_walls_hold(onehop_home: Path, environment: Env
         onehop_home,
         allow=True,
         cells=(*CELLS, *refused, "import os; os._exit(3)", "os.listdir() if 0 else 7"),
+        walls=len(CELLS),
     )
     assert answer["isolation"]["level"] == "process-without-namespaces"
     rows = {row["name"]: row["state"] for row in answer["report"]["protections"]}
@@ -109,6 +111,16 @@ def test_with_leave_cells_run_and_walls_hold(onehop_home: Path, environment: Env
         assert found["error"]["name"] in ("PermissionError", "OSError", "ProcessLookupError"), (cell, found)
     assert rest[-2]["status"] == "kernel_died"
     assert rest[-1]["results"] == [{"text/plain": "7"}]
+    elsewhere = [one for one in answer["elsewhere"] if one[1] in refused]
+    assert len(elsewhere) == 2 * len(refused)
+    assert [one for one in elsewhere if "refused" not in one[2]] == []
+    home, temporary = answer["command"][0].splitlines()[0].split()
+    assert home.endswith("/workspace")
+    assert temporary.endswith("/tmp")
+    assert answer["command"][0].splitlines()[1] == home
+    assert "ermission denied" in answer["command"][0].splitlines()[2]
+    assert answer["command"][1] == 3
+    assert (answer["daemons"], answer["daemons_left"]) == (2, 0)
     assert answer["files"] == ["new", "t/a", "t/d/b", "v/w/b"]
     assert answer["left"] is False, "the deleted sandbox's directory is still there"
     assert answer["processes"] > 3
