@@ -89,3 +89,31 @@ def test_sixty_four_descriptors_in_the_supervisor(server: FaultServer, client: h
         assert client.delete(path).status_code == 204
     wait_until(lambda: post(client, "/api/execute", {"code": "1"}).status_code == 200, 20, "it works again")
     assert server.supervisor() == supervisor, "it lived through it"
+
+
+def test_commands_leave_the_supervisor_descriptors_for_what_is_there(
+    server: FaultServer, client: httpx2.Client
+) -> None:
+    path = session(client)
+    value(client, path, "kept = 41")
+    started: list[str] = []
+    for _ in range(16):
+        made = post(client, f"{path}/commands", {"command": "sleep 60", "background": True})
+        if made.status_code != 202:
+            assert (made.status_code, made.json()["title"] != "") == (429, True), made.text
+            break
+        started.append(f"{path}/commands/{made.json()['id']}")
+    else:
+        raise AssertionError("the control failed: the descriptors were enough for everything")
+    assert post(client, f"{path}/contexts", {"name": "other"}).status_code == 429
+    assert post(client, f"{path}/contexts/main/restart", {}).status_code == 200
+    assert value(client, path, "6 * 7") == "42"
+    assert put(client, path).status_code in (200, 201)
+    for one in started:
+        assert client.delete(one).status_code == 204
+    wait_until(
+        lambda: post(client, f"{path}/commands", {"command": "true"}).status_code == 200,
+        20,
+        "there is room again",
+    )
+    assert client.delete(path).status_code == 204
