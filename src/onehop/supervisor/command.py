@@ -22,11 +22,13 @@ class Command(Pipes):
     Attributes:
         ended: its process is gone; what its children still write is read and thrown away, so that a server
             that was left in the background is not stopped by its first line of log.
+        cpu_ns, peak_bytes: what it has used, known at its end; for machines without control groups.
     """
 
     def __init__(self, owner: OutputOwner, loop: asyncio.AbstractEventLoop, name: str) -> None:
         super().__init__(owner, loop, name)
         self.ended = False
+        self.cpu_ns = self.peak_bytes = -1
         self._stdin = -1
         self._unread = bytearray()
         self._closing = False

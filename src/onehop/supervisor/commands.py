@@ -108,12 +108,13 @@ class Commands:
             command.give(spec.stdin.encode("utf-8", "surrogateescape"), close=not stdin_open)
         return execution
 
-    def exited(self, name: str, code: int) -> None:
-        """Init has reaped the process."""
+    def exited(self, name: str, code: int, cpu_ns: int, peak_bytes: int) -> None:
+        """Init has reaped the process, and tells what it and the children it waited for have used."""
         command = self._sandbox.links.get(name)
         execution = self._sandbox.running.get(name)
         if not isinstance(command, Command):
             return
+        command.cpu_ns, command.peak_bytes = cpu_ns, peak_bytes
         command.drain()
         if self._sandbox.check_oom():
             return  # what init reports is how the killed process ended

@@ -255,7 +255,9 @@ class Sandbox:
                 if isinstance(link, Link) and link.inner_pid == message["pid"]:
                     self.kernel_exit(message["kernel"], message["code"], link)
             case "command_exit":
-                self.commands.exited(message["command"], message["code"])
+                self.commands.exited(
+                    message["command"], message["code"], message["cpu_ns"], message["peak_bytes"]
+                )
             case "failed":
                 self.die(message["detail"])
             case "refused" if message["do"] == "kernel":
@@ -552,7 +554,8 @@ class Sandbox:
             if self.group is not None:
                 peak = self.group.peak_bytes()
             elif kernel in self.links:
-                peak = self.around.peak_bytes(self.links[kernel].pidfd)
+                link = self.links[kernel]
+                peak = link.peak_bytes if isinstance(link, Command) else self.around.peak_bytes(link.pidfd)
         except (OSError, ValueError):
             pass  # the group went with the sandbox
         used = False
@@ -584,6 +587,8 @@ class Sandbox:
                 value = self.group.cpu_ns()
                 if value >= 0:
                     return value
+            if isinstance(link, Command) and link.cpu_ns >= 0:
+                return link.cpu_ns
             return self.around.cpu_ns(link.pidfd)
         except (OSError, ValueError):
             return -1

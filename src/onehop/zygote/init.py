@@ -277,7 +277,7 @@ class Init:
     def _reap(self) -> None:
         while True:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                pid, status, used = os.wait4(-1, os.WNOHANG)
             except ChildProcessError:
                 return
             if pid == 0:
@@ -285,7 +285,16 @@ class Init:
             command = self.commands.pop(pid, None)
             if command is not None:
                 code = os.waitstatus_to_exitcode(status)
-                self._send({"event": "command_exit", "command": command, "code": code})
+                cpu_ns = int((used.ru_utime + used.ru_stime) * 1e9)
+                self._send(
+                    {
+                        "event": "command_exit",
+                        "command": command,
+                        "code": code,
+                        "cpu_ns": cpu_ns,
+                        "peak_bytes": used.ru_maxrss * 1024,
+                    }
+                )
                 continue
             name = self.kernels.pop(pid, None)
             if name is not None:
