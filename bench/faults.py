@@ -53,7 +53,7 @@ def gateway_kills(budget: Budget) -> Outcome:
         if "Traceback" in server.said():
             outcome.problems.append(f"a traceback: {server.said()[-2000:]}")
         outcome.figures += [
-            ("kills -9 of the gateway", f"{server.kills} of {GATEWAY_KILLS}"),
+            ("kills -9 of the gateway", f"{server.kills} (at least {GATEWAY_KILLS} asked for)"),
             ("of these at named points", f"{len(POINTS)} points, {rounds} rounds"),
             ("lost sessions, lost or doubled results", "0"),
         ]
