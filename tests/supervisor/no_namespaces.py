@@ -69,6 +69,26 @@ def caught(cell: str) -> str:
     )
 
 
+def leave_unread(shim: int) -> None:
+    """A message of the init's that the supervisor has not read when it dies: the init then reads an error, not an end."""
+    (supervisor,) = Path(f"/proc/{shim}/task/{shim}/children").read_text().split()
+    (sleeper,) = [
+        pid for pid in descendants(shim) if b"1000" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    ]
+    kernel = _parent(sleeper)
+    os.kill(int(supervisor), signal.SIGSTOP)
+    os.kill(kernel, signal.SIGKILL)
+    deadline_s = time.monotonic() + 10
+    while Path(f"/proc/{kernel}").exists():  # until the init has reaped it, which it tells
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
+    time.sleep(0.1)
+
+
+def _parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
 def sleepers(above: int, mark: str) -> int:
     """How many processes have `mark` as an argument."""
     found = 0
@@ -118,6 +138,7 @@ def main() -> None:
         with driver.session() as session:
             session.run("import subprocess; subprocess.Popen(['sleep', '1000'], start_new_session=True)")
             processes = descendants(handle.process.pid)
+            leave_unread(handle.process.pid)
             os.kill(handle.process.pid, signal.SIGKILL)
             session.delete = lambda: None  # type: ignore[method-assign]
         deadline_s = time.monotonic() + 10

@@ -138,7 +138,10 @@ class Init:
                     os.read(self._wake, 4096)
                     self._reap()
                     continue
-                raw, fds, _, _ = socket.recv_fds(self.control, MESSAGE_BYTES, 8)
+                try:
+                    raw, fds, _, _ = socket.recv_fds(self.control, MESSAGE_BYTES, 8)
+                except ConnectionResetError:  # the supervisor died before it had read what we told it
+                    raw, fds = b"", []
                 if not raw:
                     self._end()
                 request = json.loads(raw)
