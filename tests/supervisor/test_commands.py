@@ -367,6 +367,7 @@ def test_a_fork_bomb_leaves_the_kernel_alone(driver: Driver) -> None:
         assert value(session.run("kept + 1")) == "6"
 
 
+@pytest.mark.root_only  # control groups
 def test_no_process_left_for_a_command(driver: Driver) -> None:
     if driver.wait(driver.client.describe())["isolation"]["pids"] != "cgroup":
         pytest.skip("only a control group counts what init forks")

@@ -303,6 +303,7 @@ def test_a_new_client_finds_what_runs_and_where(session: Session, supervisor: Su
     session.driver.wait(work())
 
 
+@pytest.mark.root_only  # control groups
 def test_usage_of_one_is_not_below_what_it_needed(session: Session) -> None:
     """Others that begin beside it must not make the measured peak of what runs forget what it has used."""
     if session.info.isolation["memory"] != "cgroup":
