@@ -35,6 +35,7 @@ CELLS = [
     ["\u00fc = '\u00fc'", "\u00fc", "'\\ud800'", "# only a comment", "\n\n1\n\n"],
     ["x: int = 3\nx", "x += 1", "x", "lambda: 0", "global y\ny = 1", "y", "assert x == 5, 'not five'"],
     ["1\n2\n3", "print(_)", "1; 2", "x = yield", "nonlocal z"],
+    ["get_ipython().run_cell('7').result", "_ + 1", "get_ipython().run_cell('1/0').success", "2"],
     ["f'{1 + 1}'", "with open('a.txt', 'w') as f: f.write('x')", "open('a.txt').read()"],
 ]
 

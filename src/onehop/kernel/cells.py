@@ -36,6 +36,7 @@ class PlainCells:
         self._counts = [len(callbacks) for callbacks in self._callbacks]
         self._transformers = shell.ast_transformers
         self._hook = shell.displayhook
+        self._trap = shell.display_trap
         self._history = shell.history_manager
         # Traits check, convert and tell on every access. What is kept here is of the right type, and
         # nobody listens.
@@ -71,17 +72,17 @@ class PlainCells:
         linecache.cache[name] = (len(code), None, code.splitlines(keepends=True), name)
         hook.says_quiet = ";" in code
         shell.last_execution_succeeded = False
-        before, sys.displayhook = sys.displayhook, hook
         excepthook, sys.excepthook = sys.excepthook, shell.excepthook
         shell.sys_excepthook = excepthook
         try:
-            for compiled in self._compiled(code, name):
-                exec(compiled, shell.user_global_ns, shell.user_ns)
+            with self._trap:  # counts how deep it is in: a cell may run others
+                for compiled in self._compiled(code, name):
+                    exec(compiled, shell.user_global_ns, shell.user_ns)
         except BaseException as error:  # noqa: BLE001 - also SystemExit: it ends the cell, not the kernel
             return error
         finally:
             hook.says_quiet = True
-            sys.displayhook, sys.excepthook = before, excepthook
+            sys.excepthook = excepthook
         shell.last_execution_succeeded = True
         return None
 

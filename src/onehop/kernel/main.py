@@ -32,7 +32,6 @@ _stdin: io.TextIOWrapper | None = None
 _libc = ctypes.PyDLL(None)
 _KEY_WORDS = 624
 _generator = 0
-_system = os.system
 
 
 def prepare(home: str) -> None:
@@ -53,9 +52,10 @@ def prepare(home: str) -> None:
         (subprocess, "_fork_exec"),
         (os, "posix_spawn"),
         (os, "posix_spawnp"),
-        (os, "system"),
     ):
         setattr(module, name, _flushed(getattr(module, name)))
+    _system.__name__ = _system.__qualname__ = "system"
+    setattr(os, _system.__name__, _system)
     _rehearse(_shell)
     _generator = _find_generator()
 
@@ -173,13 +173,25 @@ def flush_streams() -> None:
             continue
 
 
+def _system(command: str | bytes) -> int:
+    """os.system that can be interrupted at any moment; system(3) is deaf to SIGINT as long as it runs."""
+    arguments = ["sh", "-c", os.fsdecode(command)]
+    pid = os.posix_spawn("/bin/sh", arguments, os.environ)
+    try:
+        status = os.waitpid(pid, 0)[1]
+    except BaseException:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGINT)  # it was started after the signal came
+        raise
+    if status == signal.SIGINT:
+        raise KeyboardInterrupt
+    return status
+
+
 def _flushed(call: Callable[..., Any]) -> Callable[..., Any]:
     def flush_and_call(*args: Any, **kwargs: Any) -> Any:
         flush_streams()
-        result = call(*args, **kwargs)
-        if call is _system and result == signal.SIGINT:
-            raise KeyboardInterrupt  # system(3) keeps it from us while the command runs
-        return result
+        return call(*args, **kwargs)
 
     flush_and_call.__name__ = flush_and_call.__qualname__ = call.__name__
     flush_and_call.__doc__ = call.__doc__

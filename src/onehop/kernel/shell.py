@@ -55,6 +55,7 @@ class Shell(InteractiveShell):
         events: Any
         history_manager: Any
         compile: Any
+        display_trap: Any
         ast_transformers: Any
         custom_exceptions: Any
         last_execution_succeeded: bool
