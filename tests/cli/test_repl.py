@@ -69,8 +69,9 @@ def test_ctrl_c_interrupts_and_keeps_the_variables(terminal: Terminal) -> None:
     terminal.type("\x03")
     terminal.expect("KeyboardInterrupt")
     terminal.expect(">>> ")
-    terminal.type("half a line\x03")
-    terminal.expect(">>> ")
+    terminal.type("half a line")
+    terminal.expect("half a line")
+    terminal.insist("\x03", ">>> ")
     terminal.type("kept\n")
     terminal.expect("'kept'")
 
