@@ -65,15 +65,6 @@ class Terminal:
         self._read_to += found.end()
         return self.seen[start : self._read_to]
 
-    def insist(self, text: str, pattern: str) -> None:
-        """Types `text` until `pattern` appears: a signal between two waits of readline's is not seen before a key."""
-        deadline_s = time.monotonic() + WAIT_S
-        while not (found := re.search(pattern, self.seen[self._read_to :])):
-            assert time.monotonic() < deadline_s, f"no {pattern!r} in {self.seen[self._read_to :]!r}"
-            self.type(text)
-            self._more(1.0)
-        self._read_to += found.end()
-
     def _more(self, timeout_s: float) -> bool:
         if not select.select([self._fd], [], [], timeout_s)[0]:
             return True

@@ -71,7 +71,8 @@ def test_ctrl_c_interrupts_and_keeps_the_variables(terminal: Terminal) -> None:
     terminal.expect(">>> ")
     terminal.type("half a line")
     terminal.expect("half a line")
-    terminal.insist("\x03", ">>> ")
+    terminal.type("\x03")
+    terminal.expect(">>> ")
     terminal.type("kept\n")
     terminal.expect("'kept'")
 

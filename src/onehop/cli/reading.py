@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from onehop.cli.nudge import Nudges
+
 HISTORY_LINES = 5000
 PROMPT, CONTINUED = ">>> ", "... "
 _DELIMITERS = " \t\n`~!@#$%^&*()-=+[{]}\\|;:'\",<>/?"
@@ -53,6 +55,7 @@ class Reader:
         self._history = history
         self._complete = complete
         self._found: list[str] = []
+        self._nudges = Nudges()
 
     @contextlib.contextmanager
     def ready(self) -> Iterator[None]:
@@ -71,7 +74,8 @@ class Reader:
                 os.close(os.open(self._history, os.O_RDONLY | os.O_CREAT, 0o600))
                 readline.read_history_file(self._history)
         try:
-            yield
+            with self._nudges.running():
+                yield
         finally:
             if self._history is not None:
                 with contextlib.suppress(OSError):
@@ -101,7 +105,8 @@ class Reader:
 
     def _line(self, prompt: str) -> str:
         if self.interactive:
-            return input(prompt)
+            with self._nudges.waiting():
+                return input(prompt)
         line = sys.stdin.readline()
         if not line:
             raise EOFError
