@@ -8,12 +8,14 @@ import signal
 from collections.abc import Callable
 
 from onehop.supervisor.lines import line
-from tests.cli.processes import Server
+from tests.cli.processes import END_S, Server, wait_until
 
 
 def test_every_process_logs_json(serve: Callable[..., Server]) -> None:
     server = serve("--log-format", "json", "--access-log")
     answer = server.call("POST", "/api/execute", {"code": "print('s3cret')"})
+    # The answer leaves before its line is written: a gateway killed in between has nothing to say about it.
+    wait_until(lambda: answer["id"] in server.said(), END_S, "the request in the log")
     os.kill(server.gateway(), signal.SIGKILL)
     server.call("GET", "/api/info")
     os.kill(server.shim(), signal.SIGKILL)
