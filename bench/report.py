@@ -84,7 +84,7 @@ def markdown(rows: Sequence[Row], environment: Environment, machine: Sequence[st
         "# Results",
         "",
         f"Written by `make bench` on {today:%Y-%m-%d} in {seconds:.0f} s: one run, all peers on one machine, "
-        "in interleaved rounds. README.md says how it is measured.",
+        "in interleaved rounds. README.md says how it is measured. Figures under load and faults: [SOAK.md](SOAK.md).",
         "",
         "| target | measured | |",
         "|---|---|---|",
