@@ -105,7 +105,12 @@ def test_commands_leave_the_supervisor_descriptors_for_what_is_there(
         started.append(f"{path}/commands/{made.json()['id']}")
     else:
         raise AssertionError("the control failed: the descriptors were enough for everything")
-    assert post(client, f"{path}/contexts", {"name": "other"}).status_code == 429
+    # A sandbox on its way into the pool holds a few more than one that is there: they may have come back.
+    others = [post(client, f"{path}/contexts", {}) for _ in range(4)]
+    refused = [made for made in others if made.status_code != 201]
+    assert refused, "contexts are more than the descriptors left"
+    assert {made.status_code for made in refused} == {429}
+    assert "open files" in refused[-1].json()["detail"]
     assert post(client, f"{path}/contexts/main/restart", {}).status_code == 200
     assert value(client, path, "6 * 7") == "42"
     assert put(client, path).status_code in (200, 201)
