@@ -33,15 +33,30 @@ class Kind(IntEnum):
     PROCEED = 2  # answers SYNC: everything written before it has been taken
     WARM_UP = 3  # run small cells, so that the first real one finds its pages copied; nobody is waiting
     ENTER = 4  # go to a folder, whose path below the workspace is the payload, before anything runs
+    RETURN = 5  # what became of a call: u32 number of the call, and Return
     READY = 16
     RESULT = 17
     FAILURE = 18
     SYNC = 19
     DONE = 20
     WARM = 21  # answers WARM_UP
+    CALL = 22  # the code calls a tool: u32 number of the call (1, 2, … per execution, without gaps), and Call
+    BLOCKED = 23  # u32: nothing but calls of tools that wait can make the code go on; RETURNs received so far
 
 
 FROM_KERNEL = frozenset({Kind.READY, Kind.RESULT, Kind.FAILURE, Kind.SYNC, Kind.DONE, Kind.WARM})
+
+
+class ImportRules(msgspec.Struct, omit_defaults=True):
+    """Which modules code may import: top-level names or dotted prefixes. A guard rail, no wall.
+
+    Args:
+        allow: nothing but these, if not None.
+        deny: not these.
+    """
+
+    allow: list[str] | None = None
+    deny: list[str] = []
 
 
 class Execute(msgspec.Struct, omit_defaults=True):
@@ -51,11 +66,15 @@ class Execute(msgspec.Struct, omit_defaults=True):
         code: Python source (IPython syntax allowed).
         stdin: what `input()` reads, line by line.
         env: environment variables, set while this cell runs.
+        catalogue: id of the catalogue of the tools that it may call; empty: none.
+        imports: what it may import; None: everything there is.
     """
 
     code: str
     stdin: str = ""
     env: dict[str, str] = {}
+    catalogue: str = ""
+    imports: ImportRules | None = None
 
 
 class Result(msgspec.Struct, omit_defaults=True):
@@ -113,6 +132,130 @@ decode_execute = _reader(Execute)
 decode_result = _reader(Result)
 decode_failure = _reader(Failure)
 decode_done = _reader(Done)
+
+
+# --- tools ---------------------------------------------------------------------------------------
+# CALL and RETURN begin with the number of the call, all that the supervisor reads of them; BLOCKED is
+# nothing but a number.
+
+CALL_NUMBER = struct.Struct(">I")
+CATALOGUE_TOOL = "$catalogue"
+"""The name by which a kernel asks for its catalogue: no arguments, the value is a list of ToolEntry."""
+MAX_CALL_BYTES = 4 * 1024 * 1024
+"""The longest payload of a CALL."""
+MAX_CALLS = 100_000
+"""Calls of one execution."""
+MAX_PENDING_CALLS = 4096
+MAX_PENDING_CALL_BYTES = 64 * 1024 * 1024
+"""Calls of one execution that are not answered, and their payloads together."""
+MAX_RETURN_BYTES = 32 * 1024 * 1024
+"""The longest payload of a RETURN, files included."""
+
+CALL_ERRORS = (
+    "not_found",
+    "bad_arguments",
+    "failed",
+    "timeout",
+    "budget",
+    "denied",
+    "unavailable",
+    "outcome_unknown",
+    "bad_result",
+)
+
+
+class Call(msgspec.Struct, omit_defaults=True):
+    """One use of a tool. `arguments` by name, plain JSON data."""
+
+    name: str
+    arguments: dict[str, Any] = {}
+
+
+class CallError(msgspec.Struct, omit_defaults=True):
+    """Why a call has no value.
+
+    Args:
+        kind: one of CALL_ERRORS.
+        message: for whoever wrote the code: what was wrong, what to do.
+        parameters: the valid ones, the `properties` of the tool's JSON Schema.
+    """
+
+    kind: str
+    message: str
+    parameters: dict[str, Any] = {}
+
+
+class Return(msgspec.Struct, omit_defaults=True):
+    """What became of a call.
+
+    Args:
+        value: plain JSON data, if there is no error.
+        error: why there is no value.
+        files: path below the workspace → content; the kernel writes them before the code gets the value.
+    """
+
+    value: Any = None
+    error: CallError | None = None
+    files: dict[str, bytes] = {}
+
+
+class ToolEntry(msgspec.Struct, omit_defaults=True):
+    """A tool as a catalogue lists it.
+
+    Args:
+        name: what a Call names.
+        path: dotted Python path below `tools`, as in `weather.forecast`.
+        description: for people and models.
+        parameters: JSON Schema of an object.
+        returns: JSON Schema of the value, None where nobody knows.
+        waits: its result comes from the client, or somebody has to approve the call.
+        read_only: it changes nothing.
+    """
+
+    name: str
+    path: str
+    description: str = ""
+    parameters: dict[str, Any] = {}
+    returns: dict[str, Any] | None = None
+    waits: bool = False
+    read_only: bool = False
+
+
+def pack_call(number: int, call: Call) -> bytes:
+    """The payload of a CALL."""
+    return CALL_NUMBER.pack(number) + encode(call)
+
+
+def pack_return(number: int, answer: Return) -> bytes:
+    """The payload of a RETURN."""
+    return CALL_NUMBER.pack(number) + encode(answer)
+
+
+def brief_call(payload: bytes) -> bytes:
+    """A CALL's payload without its arguments, which nobody needs any more once it is answered."""
+    try:
+        name = _decode_named(payload[CALL_NUMBER.size :]).name
+    except ValueError:
+        name = ""  # it was no Call, and its kernel's own problem
+    return payload[: CALL_NUMBER.size] + encode(Call(name))
+
+
+def call_number(payload: bytes) -> int:
+    """Of a CALL's or a RETURN's payload, or BLOCKED's count. Raises ValueError when it is too short for one."""
+    if len(payload) < CALL_NUMBER.size:
+        raise msgspec.DecodeError("it has no number")
+    number: int = CALL_NUMBER.unpack_from(payload)[0]
+    return number
+
+
+class _Named(msgspec.Struct):
+    name: str
+
+
+_decode_named = _reader(_Named)
+decode_call = _reader(Call)
+decode_return = _reader(Return)
+decode_catalogue = _reader(list[ToolEntry])
 
 
 # --- the file porter ---------------------------------------------------------------------------

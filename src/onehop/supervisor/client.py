@@ -136,6 +136,21 @@ class SupervisorClient(asyncio.Protocol):
         self._listeners.pop(execution, None)
         self._write(Request(0, "acknowledge", {"execution": execution}))
 
+    def return_call(self, execution: str, call: int, payload: bytes, end: bytes) -> None:
+        """Answers a pending call; nothing happens when it is not pending.
+
+        Args:
+            call: its number.
+            payload: msgpack of protocol.Return; goes to the kernel.
+            end: msgpack of CallEnd; goes into the log.
+        """
+        arguments = {"execution": execution, "call": call, "payload": payload, "end": end}
+        self._write(Request(0, "return_call", arguments))
+
+    def suspend(self, execution: str, timeout_s: float) -> None:
+        """The deadline stands still until a call is answered; after `timeout_s` without one it is stopped."""
+        self._write(Request(0, "suspend", {"execution": execution, "timeout_s": timeout_s}))
+
     async def command(
         self,
         sandbox: str,

@@ -51,6 +51,9 @@ class ExecutionSpec(msgspec.Struct, omit_defaults=True):
         cpu_s: most CPU seconds of the sandbox during the execution (0: as long as `timeout_s` allows).
         output_bytes: most bytes of stdout and stderr together that are returned; the rest is spilled.
         results_bytes: most bytes of displayed results that are returned.
+        catalogue: id of the catalogue of the tools that it may call; empty: none.
+        context_data: opaque: what the gateway needs to go on with it after a restart; given back by
+            `executions`.
     """
 
     id: str
@@ -62,6 +65,8 @@ class ExecutionSpec(msgspec.Struct, omit_defaults=True):
     cpu_s: float = 0.0
     output_bytes: int = 1 << 20
     results_bytes: int = 32 << 20
+    catalogue: str = ""
+    context_data: bytes = b""
 
 
 class SandboxInfo(msgspec.Struct):
@@ -98,6 +103,7 @@ class ExecutionInfo(msgspec.Struct):
     Args:
         owner, one_shot, isolation: those of its sandbox.
         ended_session: its terminal status when the sandbox ended with it, else empty.
+        context_data: that of its ExecutionSpec.
     """
 
     id: str
@@ -105,6 +111,7 @@ class ExecutionInfo(msgspec.Struct):
     one_shot: bool
     isolation: dict[str, str]
     ended_session: str = ""
+    context_data: bytes = b""
 
 
 class ContextInfo(msgspec.Struct):
@@ -175,11 +182,32 @@ class End(msgspec.Struct, omit_defaults=True):
     exit_code: int | None = None
 
 
+CALL_STATUSES = ("ok", "error", "denied", "abandoned", "outcome_unknown")
+
+
+class CallEnd(msgspec.Struct, omit_defaults=True):
+    """How a call of a tool ended, for the log.
+
+    Args:
+        call: its number.
+        status: one of CALL_STATUSES.
+        ms: from its start until its end.
+        error: one sentence, empty for `ok`.
+    """
+
+    call: int
+    status: str
+    ms: float
+    error: str = ""
+
+
 class Event(msgspec.Struct, array_like=True):
     """One event of an execution; `number` counts from 1 without gaps.
 
     `kind` is `stdout` or `stderr` (payload: raw bytes of text), `result` (payload: msgpack of
-    protocol.Result), `failure` (msgpack of protocol.Failure) or `end` (msgpack of End, always last).
+    protocol.Result), `failure` (msgpack of protocol.Failure), `call` (a CALL's payload; without its
+    arguments once it is answered), `return` (msgpack of CallEnd), `blocked` (empty: nothing but the
+    pending calls can make the code go on) or `end` (msgpack of End, always last).
     Payloads of kernels are not checked by the supervisor: decode them against their type.
     """
 
@@ -209,6 +237,7 @@ class Reply(msgspec.Struct, array_like=True):
 encode = msgspec.msgpack.Encoder().encode
 decode_request = msgspec.msgpack.Decoder(Request).decode
 decode_from_supervisor = msgspec.msgpack.Decoder(list[Any]).decode
+decode_call_end = msgspec.msgpack.Decoder(CallEnd).decode
 decode_end = msgspec.msgpack.Decoder(End).decode
 
 
