@@ -32,6 +32,8 @@ NO_SETTINGS = frozenset(
         "ONEHOP_READY_FD",
         "ONEHOP_GATEWAY_SPEC",
         "ONEHOP_SUPERVISOR_SPEC",
+        "ONEHOP_LAUNCHER_SPEC",
+        "ONEHOP_WORKER_SPEC",
     }
 )
 """Variables of onehop that are no settings: of clients, of tests, and between its own processes."""

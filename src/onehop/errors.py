@@ -38,6 +38,7 @@ OnehopError
 ├── ConfigurationError              a setting has a value that cannot be used
 ├── ProtocolError                   a frame breaks the protocol
 ├── EngineError                     the supervisor could not be started or was lost
+├── CallFailedError                 a tool gave no value; `kind` says why, as the code that called it is told
 ├── UnreachableError                no server answers, or the connection to it broke (raised by the SDK)
 └── ExecutionFailedError            code ended otherwise than `ok`, and the caller asked for an exception (SDK)
 """
@@ -228,6 +229,20 @@ class ProtocolError(OnehopError):
 
 class EngineError(OnehopError):
     """The supervisor could not be started or was lost."""
+
+
+class CallFailedError(OnehopError):
+    """A tool gave no value.
+
+    Args:
+        kind: one of those of onehop.protocol.CallError: bad_arguments, failed, unavailable, ...
+        message: what was wrong and, where that helps, what to do; the code that called is told this.
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.message = message
 
 
 class UnreachableError(OnehopError):
