@@ -13,7 +13,6 @@ import gc
 import io
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,14 +20,19 @@ from collections.abc import Callable
 from typing import Any
 
 from onehop import protocol
+from onehop.kernel import channel as channel_module
 from onehop.kernel import failures, interrupts, rehearsal
 from onehop.kernel import shell as shell_module
+from onehop.kernel.calls import Calls
+from onehop.kernel.channel import Channel
+from onehop.kernel.tools import Access
 from onehop.protocol import Done, Execute, Kind, Result
 
-READ_BYTES = 16_384
 _HIDDEN_VARIABLES = ("GLIBC_TUNABLES", "PYTHONMALLOC", "LD_PRELOAD")
 _shell: shell_module.Shell | None = None
 _stdin: io.TextIOWrapper | None = None
+_access: Access | None = None
+"""Made when the first execution with tools comes."""
 _libc = ctypes.PyDLL(None)
 _KEY_WORDS = 624
 _generator = 0
@@ -45,6 +49,7 @@ def prepare(home: str) -> None:
     _open_streams()
     _open_input("")
     # What C code prints appears line by line, too (stdio.h: _IOLBF is 1).
+    channel_module.use_flush(flush_streams)
     _libc.setvbuf(ctypes.c_void_p.in_dll(_libc, "stdout"), None, 1, 0)
     # A line that is not finished must not be overtaken by a child's output, nor be written by both.
     os.register_at_fork(before=flush_streams, after_in_child=_leave_channel)
@@ -78,69 +83,6 @@ def _rehearse(shell: shell_module.Shell) -> None:
             os.dup2(copy, fd)
             os.close(copy)
         os.close(null)
-
-
-class Channel:
-    """The kernel's end of the socket to the supervisor."""
-
-    def __init__(self, fd: int) -> None:
-        self.socket = socket.socket(fileno=fd)
-        self.execution = 0
-        self._held = b""
-        self._received = b""
-        self.left = False
-        """True in a process that user code forked: it has no say on the channel."""
-
-    def send(self, kind: Kind, payload: bytes = b"", *, hold: bool = False) -> None:
-        """Sends a frame; with `hold` it goes together with the next one, which must follow soon."""
-        frame = self._held + protocol.pack(kind, self.execution, payload)
-        self._held = b""
-        if hold:
-            self._held = frame
-        else:
-            self.socket.sendall(frame)
-
-    def receive(self) -> tuple[int, int, bytes]:
-        """The next frame. Raises EOFError when the supervisor has closed the channel."""
-        buffer = self._received
-        while len(buffer) < protocol.HEADER_BYTES:
-            buffer += self._more(READ_BYTES)
-        length, kind, execution = protocol.HEADER.unpack_from(buffer)
-        end = protocol.HEADER_BYTES + length
-        while len(buffer) < end:
-            buffer += self._more(max(READ_BYTES, end - len(buffer)))
-        self._received = buffer[end:]
-        return kind, execution, buffer[protocol.HEADER_BYTES : end]
-
-    def _more(self, count: int) -> bytes:
-        part = self.socket.recv(count)
-        if not part:
-            raise EOFError
-        return part
-
-    def display(self, data: dict[str, str | bytes], *, final: bool = False) -> None:
-        """Sends something displayed, in order with the text: what was printed before comes before it."""
-        if not self.execution:
-            return  # displayed by a thread after its cell had ended
-        flush_streams()
-        if not final:
-            self.synchronize()
-        result = Result(
-            text={mime: value for mime, value in data.items() if isinstance(value, str)},
-            binary={mime: value for mime, value in data.items() if isinstance(value, bytes)},
-            final=final,
-        )
-        payload = protocol.encode(result)
-        if len(payload) > protocol.MAX_KERNEL_FRAME_BYTES:
-            text = f"<output of {len(payload)} bytes is too large to show; save it to a file>"
-            payload = protocol.encode(Result(text={"text/plain": text}, final=final))
-        self.send(Kind.RESULT, payload, hold=final)  # the end follows: one wake-up of the supervisor
-
-    def synchronize(self) -> None:
-        """Waits until the supervisor has taken everything that was written to the pipes so far."""
-        self.send(Kind.SYNC)
-        while self.receive()[0] != Kind.PROCEED:
-            pass
 
 
 class Output(io.TextIOWrapper):
@@ -202,9 +144,9 @@ def _leave_channel() -> None:
     """A process that user code forked may print, but not speak for the kernel."""
     channel = Output.channel
     if channel is not None and not channel.left:
-        channel.left = True
-        channel.execution = 0
-        channel.socket.close()
+        channel.leave()
+        if _access is not None:
+            _access.calls.fork()
         if _shell is not None:
             _shell.channel = None
 
@@ -226,10 +168,7 @@ def run(channel_fd: int, home: str, environ: dict[str, str]) -> None:
     channel.send(Kind.READY)
     gc.enable()
     while True:
-        try:
-            kind, execution, payload = channel.receive()
-        except EOFError:
-            os._exit(0)
+        kind, execution, payload = channel.receive()
         if kind == Kind.EXECUTE:
             _execute(shell, channel, execution, protocol.decode_execute(payload))
         elif kind == Kind.ENTER:
@@ -331,6 +270,8 @@ def _execute(shell: shell_module.Shell, channel: Channel, execution: int, reques
     interrupts.restore()
     if request.stdin:
         _open_input(request.stdin)
+    if request.catalogue or (_access is not None and _access.active):
+        _give_tools(shell, channel, request.catalogue)
     before: dict[str, Any] = {}
     error: BaseException | None
     try:
@@ -339,6 +280,8 @@ def _execute(shell: shell_module.Shell, channel: Channel, execution: int, reques
     except (Exception, KeyboardInterrupt) as problem:  # noqa: BLE001 - user code reached into ours; the kernel goes on
         interrupts.disarm()
         error = problem
+    if request.catalogue and _access is not None:
+        _access.calls.end()
     flush_streams()
     _libc.fflush(None)
     if channel.left:
@@ -353,6 +296,17 @@ def _execute(shell: shell_module.Shell, channel: Channel, execution: int, reques
         _open_input("")
     channel.send(Kind.DONE, protocol.encode(Done(status=status, count=shell.count)))
     channel.execution = 0
+
+
+def _give_tools(shell: shell_module.Shell, channel: Channel, catalogue: str) -> None:
+    """The module `tools` for an execution that has a catalogue; for others what they may call so themselves."""
+    global _access
+    if _access is None:
+        _access = Access(Calls(channel, shell.home_dir), shell.user_ns, shell.user_ns_hidden)
+    if catalogue:
+        _access.begin(catalogue)
+    else:
+        _access.leave()
 
 
 def _rehearse_answer(channel: Channel) -> None:

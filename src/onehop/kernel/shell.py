@@ -30,7 +30,7 @@ from onehop.kernel.cells import PlainCells
 from onehop.kernel.shortcuts import Shortcuts
 
 if TYPE_CHECKING:
-    from onehop.kernel.main import Channel
+    from onehop.kernel.channel import Channel
 
 
 class Compiler(CachingCompiler):
