@@ -44,7 +44,7 @@ class Kind(IntEnum):
     BLOCKED = 23  # u32: nothing but calls of tools that wait can make the code go on; RETURNs received so far
 
 
-FROM_KERNEL = frozenset({Kind.READY, Kind.RESULT, Kind.FAILURE, Kind.SYNC, Kind.DONE, Kind.WARM})
+FROM_KERNEL = frozenset(kind for kind in Kind if kind >= Kind.READY)
 
 
 class ImportRules(msgspec.Struct, omit_defaults=True):

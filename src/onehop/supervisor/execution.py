@@ -49,6 +49,10 @@ class Execution:
         self._loop = loop
         self._log: list[bytes] = []
         self._timers: list[asyncio.TimerHandle] = []
+        self._deadline: _Deadline | None = None
+        self._suspension: asyncio.TimerHandle | None = None
+        self._suspended_since_s = 0.0
+        self._suspended_s = 0.0
 
     @property
     def spill_asked(self) -> bool:
@@ -68,6 +72,11 @@ class Execution:
         if self.follower is not None:
             self.follower(framed)
 
+    def replace(self, number: int, kind: str, payload: bytes) -> None:
+        """Another payload for an event that everybody has had; who reads it again gets this one."""
+        raw = encode(Event(self.spec.id, number, kind, payload))
+        self._log[number - 1] = LENGTH.pack(len(raw)) + raw
+
     def follow(self, follower: Follower, after: int) -> None:
         """Sends the events after number `after`, and all to come."""
         self.follower = follower
@@ -79,8 +88,41 @@ class Execution:
         """A timer that ends with the execution."""
         self._timers.append(self._loop.call_later(delay_s, action))
 
+    # --- the deadline -------------------------------------------------------------------------------
+
+    def limit(self, seconds: float, action: Callable[[], None]) -> None:
+        """`action` after so many seconds, not counting those in which it is suspended."""
+        self._deadline = _Deadline(self._loop, seconds, action)
+
+    @property
+    def suspended(self) -> bool:
+        """It waits for somebody outside, and its time stands still."""
+        return self._suspension is not None
+
+    def suspend(self, timeout_s: float, action: Callable[[], None]) -> None:
+        """Its time stands still until `resume`; `action` after `timeout_s`. Nothing when it stands still already."""
+        if self.suspended or self.end is not None or self.stopping:
+            return
+        self._suspended_since_s = time.monotonic()
+        if self._deadline is not None:
+            self._deadline.pause()
+        self._suspension = self._loop.call_later(timeout_s, action)
+
+    def resume(self) -> None:
+        """It has what it waited for."""
+        if self._suspension is None:
+            return
+        self._suspension.cancel()
+        self._suspension = None
+        self._suspended_s += time.monotonic() - self._suspended_since_s
+        if self._deadline is not None and self.end is None:
+            self._deadline.go_on()
+
     def finish(self, end: End) -> None:
         """The terminal event; later ones are refused by the caller."""
+        self.resume()
+        if self._deadline is not None:
+            self._deadline.pause()
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()
@@ -88,8 +130,33 @@ class Execution:
         self.add("end", encode(end))
 
     def wall_ms(self) -> float:
-        return round((time.monotonic() - self.started_s) * 1000, 3)
+        now_s = time.monotonic()
+        suspended_s = self._suspended_s
+        if self.suspended:
+            suspended_s += now_s - self._suspended_since_s
+        return round((now_s - self.started_s - suspended_s) * 1000, 3)
 
     def usage(self, cpu_ns: int, peak_bytes: int) -> Usage:
         cpu_ms = -1.0 if cpu_ns < 0 else round((cpu_ns - self.cpu_start_ns) / 1e6, 3)
         return Usage(wall_ms=self.wall_ms(), cpu_ms=cpu_ms, peak_memory_bytes=peak_bytes)
+
+
+class _Deadline:
+    """A timer that can stand still."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float, action: Callable[[], None]) -> None:
+        self._loop = loop
+        self._action = action
+        self._left_s = seconds
+        self._timer: asyncio.TimerHandle | None = None
+        self.go_on()
+
+    def pause(self) -> None:
+        if self._timer is not None:
+            self._left_s = max(0.0, self._timer.when() - self._loop.time())
+            self._timer.cancel()
+            self._timer = None
+
+    def go_on(self) -> None:
+        if self._timer is None:
+            self._timer = self._loop.call_later(self._left_s, self._action)

@@ -28,6 +28,7 @@ from onehop.errors import (
 from onehop.jail import cgroups
 from onehop.protocol import Kind
 from onehop.supervisor.births import Birth
+from onehop.supervisor.calls import PendingCalls
 from onehop.supervisor.command import Command
 from onehop.supervisor.commands import Commands, check_folder, refusal
 from onehop.supervisor.execution import MAX_EVENTS, MAX_RESULTS, SPILL_ASKED, Execution
@@ -91,6 +92,8 @@ class Sandbox:
         self._free_inodes = -1
         self._waiting_for_kernel: list[tuple[str, Callable[[], None]]] = []
         self._ready_event = False
+        self._calls: dict[Execution, PendingCalls] = {}
+        """Of tools, by the running execution that makes them."""
         self._directory = ""
         self._porters = 0
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -446,7 +449,9 @@ class Sandbox:
         execution = self.begin(kernel, link, spec)
         if late := self._late.pop(kernel, None):
             execution.add("stdout", bytes(late))
-        payload = protocol.encode(protocol.Execute(code=spec.code, stdin=spec.stdin, env=spec.env))
+        payload = protocol.encode(
+            protocol.Execute(code=spec.code, stdin=spec.stdin, env=spec.env, catalogue=spec.catalogue)
+        )
         if link.ready:
             link.send(Kind.EXECUTE, execution.number, payload)
         else:
@@ -469,7 +474,7 @@ class Sandbox:
             self.group.reset_peak()  # others that run would be told of less than they needed
         execution.cpu_start_ns = self._cpu_ns(link)
         if spec.timeout_s > 0:
-            execution.after(spec.timeout_s, lambda: self._deadline(place, execution))
+            execution.limit(spec.timeout_s, lambda: self._deadline(place, execution))
         self.around.watch(self)
         return execution
 
@@ -546,6 +551,7 @@ class Sandbox:
         if execution.end is not None:
             return
         self.running.pop(kernel, None)
+        self._calls.pop(execution, None)
         if execution.spill_fd >= 0:
             os.close(execution.spill_fd)
             execution.spill_fd = -1
@@ -639,6 +645,31 @@ class Sandbox:
                 execution.add("failure", payload[: 1 << 20])
             case Kind.DONE:
                 self._done(link, execution, payload)
+            case Kind.CALL | Kind.BLOCKED:
+                self._take_call(link, execution, kind, payload)
+
+    def _take_call(self, link: Link, execution: Execution, kind: int, payload: bytes) -> None:
+        calls = self._calls.get(execution)
+        if calls is None:
+            calls = self._calls[execution] = PendingCalls(execution)
+        violation = calls.called(payload) if kind == Kind.CALL else calls.blocked(payload)
+        if violation:
+            self.on_violation(link, violation)
+
+    def return_call(self, execution: Execution, number: int, payload: bytes, end: bytes) -> None:
+        """Answers a call of a tool; nothing happens when it is not pending."""
+        calls = self._calls.get(execution)
+        link = self.links.get(execution.place)
+        if calls is not None and isinstance(link, Link) and calls.answer(link, number, payload, end):
+            execution.resume()
+            self.around.watch(self)
+
+    def suspend(self, execution: Execution, timeout_s: float) -> None:
+        """The execution's time stands still until a call of it is answered, for so long at most."""
+        reason = f"no results of its tool calls came within {timeout_s:g} s"
+        execution.suspend(
+            timeout_s, lambda: self.stop_execution(execution.place, execution, "timeout", reason)
+        )
 
     def _take_result(self, link: Link, execution: Execution, payload: bytes) -> None:
         execution.results += 1
@@ -845,7 +876,7 @@ class Sandbox:
                     self.stop_execution(
                         kernel, execution, "timeout", f"it used more than {limit_s:g} s of CPU time"
                     )
-        return bool(self.running)
+        return any(not execution.suspended for execution in self.running.values())
 
     # --- files --------------------------------------------------------------------------------------
 

@@ -465,6 +465,19 @@ class Connection(asyncio.Protocol):
     def do_acknowledge(self, request: Request) -> Any:
         self._service.forget(request.arguments["execution"])
 
+    def do_return_call(self, request: Request) -> Any:
+        arguments = request.arguments
+        found = self._service.executions.get(arguments["execution"])
+        if found is not None:
+            sandbox, execution = found
+            sandbox.return_call(execution, arguments["call"], arguments["payload"], arguments["end"])
+
+    def do_suspend(self, request: Request) -> Any:
+        found = self._service.executions.get(request.arguments["execution"])
+        if found is not None:
+            sandbox, execution = found
+            sandbox.suspend(execution, request.arguments["timeout_s"])
+
     def do_interrupt(self, request: Request) -> Any:
         return self._service.sandbox(request.arguments["sandbox"]).interrupt(request.arguments["kernel"])
 

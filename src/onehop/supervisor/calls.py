@@ -1,0 +1,82 @@
+"""Calls of tools that code waits for, as the supervisor sees them: numbers, sizes, and whether they are answered.
+
+It passes on what it does not understand. What a call says is between the kernel and the gateway.
+"""
+
+from __future__ import annotations
+
+from onehop import protocol
+from onehop.protocol import (
+    CALL_NUMBER,
+    MAX_CALL_BYTES,
+    MAX_CALLS,
+    MAX_PENDING_CALL_BYTES,
+    MAX_PENDING_CALLS,
+    Kind,
+)
+from onehop.supervisor.execution import Execution
+from onehop.supervisor.link import Link
+
+SMALL_BYTES = 512
+"""A call that is not longer stays in the log as it is: making it shorter costs more than it gains."""
+
+
+class PendingCalls:
+    """The calls of one execution. Methods return what a kernel of ours would not have done, or ""."""
+
+    def __init__(self, execution: Execution) -> None:
+        self._execution = execution
+        self._pending: dict[int, tuple[int, bytes]] = {}
+        """By number: that of the event, and its payload."""
+        self._bytes = 0
+        self._made = 0
+        self._returned = 0
+        self._blocked_at = (-1, -1)
+
+    def called(self, payload: bytes) -> str:
+        """A CALL came."""
+        if not self._execution.spec.catalogue:
+            return "a call of a tool where there are none"
+        if len(payload) > CALL_NUMBER.size + MAX_CALL_BYTES:
+            return f"a call of {len(payload)} bytes"
+        try:
+            number = protocol.call_number(payload)
+        except ValueError:
+            return "a call without a number"
+        if number != self._made + 1:
+            return "a call out of order"
+        self._bytes += len(payload)
+        if (
+            number > MAX_CALLS
+            or len(self._pending) >= MAX_PENDING_CALLS
+            or self._bytes > MAX_PENDING_CALL_BYTES
+        ):
+            return "more calls than may be pending"
+        self._made = number
+        self._execution.add("call", payload)
+        self._pending[number] = (self._execution.last, payload)
+        return ""
+
+    def blocked(self, payload: bytes) -> str:
+        """A BLOCKED came. It is out of date when an answer was on its way; the kernel will say it again."""
+        if len(payload) != CALL_NUMBER.size:
+            return "a BLOCKED without a number"
+        now = (self._made, self._returned)
+        if self._pending and protocol.call_number(payload) == self._returned and now != self._blocked_at:
+            self._blocked_at = now
+            self._execution.add("blocked", b"")
+        return ""
+
+    def answer(self, link: Link, number: int, payload: bytes, end: bytes) -> bool:
+        """Sends the kernel its RETURN. False when that call is not pending."""
+        found = self._pending.pop(number, None)
+        if found is None:
+            return False
+        event, call = found
+        self._bytes -= len(call)
+        if len(call) > SMALL_BYTES:
+            self._execution.replace(event, "call", protocol.brief_call(call))
+        self._returned += 1
+        self._execution.add("return", end)
+        link.send(Kind.RETURN, self._execution.number, CALL_NUMBER.pack(number) + payload)
+        return True
