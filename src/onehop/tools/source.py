@@ -16,8 +16,8 @@ from onehop.tools.model import SourceSpec, ToolSpec
 
 KINDS = {
     "python": ("onehop.tools.python", "PythonSource"),
-    "openapi": ("onehop.tools.openapi", "OpenApiSource"),
-    "mcp": ("onehop.tools.mcp", "McpSource"),
+    "openapi": ("onehop.tools.openapi.source", "OpenApiSource"),
+    "mcp": ("onehop.tools.mcp.source", "McpSource"),
 }
 """Where the class of each kind is; only the worker imports it."""
 
