@@ -117,6 +117,16 @@ class Settings:
     max_transfers: int = _limit(4, "most file transfers at once in one session")
     idle_timeout_s: float = _limit(1800.0, "a session ends after this long without a request")
     max_age_s: float = _limit(86400.0, "a session ends this long after its creation")
+    max_tool_calls: int = _limit(10_000, "most calls of tools in one execution", maximum=100_000)
+    max_parallel_calls: int = _limit(
+        100, "most calls of one execution that run at once; more wait", maximum=4096
+    )
+    tool_bytes_mb: int = _limit(256, "most MiB of arguments, and of results, of one execution's calls")
+    tool_timeout_s: float = _limit(60.0, "seconds a call of a registered tool may take", minimum=0.01)
+    tool_results_timeout_s: float = _limit(
+        300.0, "seconds a suspended execution waits for results of its client's tools", minimum=0.01
+    )
+    max_tool_results_timeout_s: float = _limit(86400.0, "most seconds it may ask for", minimum=0.01)
     pool_min: int = _limit(2, "fewest ready sandboxes kept per environment", minimum=0)
     pool_max: int = _limit(32, "most ready sandboxes kept per environment", minimum=0)
     client_patience_s: float = _limit(
@@ -260,6 +270,7 @@ _PAIRS = (
     ("processes", "max_processes"),
     ("workspace_mb", "max_workspace_mb"),
     ("output_bytes", "max_output_bytes"),
+    ("tool_results_timeout_s", "max_tool_results_timeout_s"),
     ("pool_min", "pool_max"),
 )
 

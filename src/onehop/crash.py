@@ -26,6 +26,9 @@ POINTS = (
     "session-gone",  # its sandbox is gone; the row may say nothing of it
     "idempotency-claimed",  # committed; nothing has been begun for the key
     "file-half-written",
+    "call-dispatched",  # a tool is about to be called; what becomes of it will not be known
+    "call-answered",  # the tool has answered, the code has not been told
+    "results-claimed",  # the client's results are checked; none has been used
     "recovery-half-done",  # a new gateway dies while it takes over from the last one
 )
 """Every name that may be given."""

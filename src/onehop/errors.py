@@ -22,6 +22,7 @@ OnehopError
 │   ├── ConflictError            409  the resource is in a state that does not allow it
 │   │   ├── SessionBusyError     409  another execution runs in this context
 │   │   ├── IdempotencyInProgressError 409  the same request is still being carried out
+│   │   ├── CallNotPendingError  409  a call of a tool was answered already, has ended, or never was
 │   │   └── NotARegularFileError 409  a symlink, directory, device, FIFO, socket or hard link
 │   ├── SessionEndedError        410  the session existed and has ended; `reason` says why
 │   ├── TooLargeError            413  a body, the code or a file is over its limit
@@ -163,6 +164,10 @@ class SessionBusyError(ConflictError):
 
 class IdempotencyInProgressError(ConflictError):
     type, title = "idempotency-in-progress", "The same request is still being carried out"
+
+
+class CallNotPendingError(ConflictError):
+    type, title = "call-not-pending", "The call does not wait for a result"
 
 
 class NotARegularFileError(ConflictError):

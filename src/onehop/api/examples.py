@@ -70,6 +70,26 @@ ANSWER: dict[str, Any] = {
     "variables": "kept",
     "reason": "",
 }
+TOOL_RESULTS: dict[str, Any] = {
+    "results": [{"id": "call_2", "result": {"celsius": 4.5}}, {"id": "call_3", "error": "no such city"}]
+}
+TOOL_CALLS: dict[str, Any] = {
+    "tool_calls": [
+        {
+            "id": "call_2",
+            "number": 2,
+            "name": "weather.forecast",
+            "key": "",
+            "arguments_sha256": "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a",
+            "bytes_out": 38,
+            "bytes_in": 17,
+            "started_at": "2026-11-22T12:00:00.000Z",
+            "ms": 0.21,
+            "status": "ok",
+            "error": "",
+        }
+    ]
+}
 EVENTS = (
     'id: 1\nevent: stdout\ndata: {"text":"hello\\n"}\n\n'
     'id: 2\nevent: result\ndata: {"data":{"text/plain":"45"},"final":true}\n\n'

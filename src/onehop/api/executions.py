@@ -10,7 +10,10 @@ from onehop.api.asgi import JSON, Call, encode_json, whole_number
 from onehop.api.resources import Body, Operation
 from onehop.config import MIB
 from onehop.sessions import Answer, Engine, ExecuteOnceRequest, ExecuteRequest
+from onehop.sessions.answers import ToolCallList
+from onehop.sessions.audit import tool_call_list
 from onehop.sessions.caller import EXECUTE, READ
+from onehop.sessions.calls import ToolResults
 from onehop.sessions.claims import Replay
 from onehop.sessions.requests import decode
 from onehop.sessions.run import Run, new_id
@@ -24,10 +27,13 @@ BUFFERED_BODIES = 8
 
 _decode_once = msgspec.json.Decoder(ExecuteOnceRequest)
 _decode_in_session = msgspec.json.Decoder(ExecuteRequest)
+_decode_results = msgspec.json.Decoder(ToolResults)
 
 EVENTS = Body(
     "Numbered events while it happens: `stdout` and `stderr` (TextEvent), `result` (ResultEvent), `error` "
-    "(ErrorInfo), `gap` (GapEvent: events that are no longer stored) and last `end` (EndEvent). "
+    "(ErrorInfo), `tools_loaded`, `tool_call` (ToolCallEvent), `tool_result` (ToolResultEvent), "
+    "`tool_call_required` (ToolCallRequiredEvent: it waits for its client; the stream of a POST ends there), "
+    "`gap` (GapEvent: events that are no longer stored) and last `end` (EndEvent). "
     "Comments keep the connection alive.",
     media_type="text/event-stream",
     example=examples.EVENTS,
@@ -128,6 +134,52 @@ class Executions:
                 ),
             ),
             Operation(
+                "POST",
+                "/api/executions/{execution_id}/tool_results",
+                self.tool_results,
+                "submitToolResults",
+                "Executions",
+                "Answer calls of the client's tools, or approve calls",
+                "The execution goes on where it stopped; the answer is like that of its start, with all output so "
+                "far. All results are checked before any is used. Calls that are left out stay pending.",
+                scope=EXECUTE,
+                body=Body("Results of pending calls.", ToolResults, example=examples.TOOL_RESULTS),
+                answers=_ANSWERS,
+                headers=HEADERS,
+                problems=(
+                    errors.ExecutionNotFoundError,
+                    errors.CallNotPendingError,
+                    errors.InvalidJsonError,
+                    errors.InvalidRequestError,
+                    errors.TooLargeError,
+                    errors.UnsupportedMediaTypeError,
+                    errors.TooManyError,
+                    errors.IdempotencyKeyReusedError,
+                    errors.IdempotencyInProgressError,
+                ),
+                parameters=(ACCEPT, replay.PARAMETER),
+            ),
+            Operation(
+                "GET",
+                "/api/executions/{execution_id}/tool_calls",
+                self.tool_calls,
+                "listToolCalls",
+                "Executions",
+                "The calls of tools that it has made: the audit",
+                "Calls that have ended, in the order of their starts, at most 1000 from `after` on.",
+                scope=READ,
+                answers={200: (Body("The calls.", ToolCallList, example=examples.TOOL_CALLS),)},
+                problems=(errors.ExecutionNotFoundError, errors.InvalidRequestError),
+                parameters=(
+                    {
+                        "name": "after",
+                        "in": "query",
+                        "description": "Number of the last call that is known already.",
+                        "schema": {"type": "integer", "minimum": 0, "default": 0},
+                    },
+                ),
+            ),
+            Operation(
                 "GET",
                 "/api/executions/{execution_id}/events",
                 self.events,
@@ -153,6 +205,28 @@ class Executions:
                 ),
             ),
         ]
+
+    async def tool_results(self, call: Call) -> None:
+        call.require_type(b"application/json")
+        body = await self._body(call)
+        answers = decode(_decode_results, body).results
+        execution_id = call.path["execution_id"]
+
+        async def begin() -> tuple[Run, int]:
+            return await self._engine.executions.tool_results(execution_id, answers, call.caller)
+
+        given = await replay.once(call, self._engine, body, "", begin)
+        if isinstance(given, Replay):
+            await self._answer_again(call, execution_id)
+            return
+        run, last = given
+        await self.answer(call, run, interrupt=False, after=last)
+
+    async def tool_calls(self, call: Call) -> None:
+        rows = await self._engine.executions.tool_calls(
+            call.path["execution_id"], call.caller, after=call.query_int("after") or 0
+        )
+        await call.answer(encode_json(tool_call_list(rows)))
 
     async def execute(self, call: Call) -> None:
         call.require_type(b"application/json")
@@ -194,11 +268,12 @@ class Executions:
         )
         await sse.stream(call, events, headers=[(EXECUTION_HEADER, execution_id.encode())])
 
-    async def answer(self, call: Call, run: Run | Replay, *, interrupt: bool) -> None:
-        """Answers when it has ended, or with its events as they come.
+    async def answer(self, call: Call, run: Run | Replay, *, interrupt: bool, after: int = 0) -> None:
+        """Answers when it has ended or waits for its client, or with its events as they come until then.
 
         Args:
             interrupt: the execution is not to go on without the client.
+            after: number of the last event that the client knows.
         """
         if isinstance(run, Replay):
             await self._answer_again(call, run.made)
@@ -207,14 +282,15 @@ class Executions:
         call.scope["execution"] = run.id
         try:
             if sse.wanted(call):
-                await sse.stream(call, run.follow_encoded(0, pause_s=sse.KEEP_ALIVE_S), headers=[name])
+                events = run.follow_encoded(after, pause_s=sse.KEEP_ALIVE_S, until_turn=True)
+                await sse.stream(call, events, headers=[name])
                 return
-            if interrupt and await call.gone_before(run.done):
+            if interrupt and await call.gone_before(run.turn()):
                 return
             await run.wait()
             await call.answer(run.document(), headers=(JSON, name))
         finally:
-            if interrupt and run.end is None:
+            if interrupt and run.end is None and not run.waits:
                 await self._engine.executions.stop(run)
 
     async def _answer_again(self, call: Call, execution_id: str) -> None:

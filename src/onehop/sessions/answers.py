@@ -20,6 +20,7 @@ Status = Literal[
     "protocol_error",
     "outcome_unknown",
     "running",
+    "tool_call_required",
 ]
 
 Variables = Literal["kept", "lost"]
@@ -58,6 +59,28 @@ class OutputFile(msgspec.Struct):
     bytes: int
 
 
+class ToolCallInfo(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """A call of a tool.
+
+    Args:
+        id: unique in its execution.
+        name: of the tool.
+        status: `pending` calls wait for the client.
+        arguments: of a pending one.
+        needs: what a pending one waits for.
+        error: how it failed.
+        ms: from its start to its end.
+    """
+
+    id: str
+    name: str
+    status: Literal["pending", "running", "ok", "error", "denied", "abandoned", "outcome_unknown"]
+    arguments: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+    needs: Literal["result", "approval"] | None = None
+    error: str = ""
+    ms: float | msgspec.UnsetType = msgspec.UNSET
+
+
 class Answer(msgspec.Struct, kw_only=True):
     """The outcome of an execution.
 
@@ -66,6 +89,8 @@ class Answer(msgspec.Struct, kw_only=True):
         error: what the code raised, or null.
         files: workspace files that the execution made or changed.
         files_truncated: `files` is incomplete.
+        tool_calls: with the status `tool_call_required` those that wait for the client; at the end all, at most
+            1000, in the order of their ends.
         usage: measured from outside the sandbox; null while it runs, -1 where the machine cannot tell.
         truncated: output or results were left out; `output_file` has the output's rest.
         variables: `kept`, or `lost` when the kernel did not survive.
@@ -82,7 +107,7 @@ class Answer(msgspec.Struct, kw_only=True):
     error: ErrorInfo | None
     files: list[FileInfo]
     files_truncated: bool
-    tool_calls: list[dict[str, Any]]
+    tool_calls: list[ToolCallInfo]
     usage: Usage | None
     isolation: dict[str, str]
     truncated: bool
@@ -100,7 +125,7 @@ class EndEvent(msgspec.Struct, kw_only=True):
     status: Status
     files: list[FileInfo]
     files_truncated: bool
-    tool_calls: list[dict[str, Any]]
+    tool_calls: list[ToolCallInfo]
     usage: Usage | None
     isolation: dict[str, str]
     truncated: bool
@@ -121,6 +146,36 @@ class ResultEvent(msgspec.Struct):
 
     data: dict[str, str]
     final: bool
+
+
+class ToolsLoadedEvent(msgspec.Struct):
+    """The code has asked what tools there are."""
+
+    catalogue: str
+
+
+class ToolCallEvent(msgspec.Struct):
+    """The code calls a tool. `arguments` is null where they are long and nobody has to act on them."""
+
+    id: str
+    name: str
+    arguments: dict[str, Any] | None
+    needs: Literal["result", "approval"] | None
+
+
+class ToolResultEvent(msgspec.Struct):
+    """A call has ended."""
+
+    id: str
+    status: str
+    error: str
+    ms: float
+
+
+class ToolCallRequiredEvent(msgspec.Struct):
+    """The execution is suspended until the client has answered some of these."""
+
+    tool_calls: list[ToolCallInfo]
 
 
 class GapEvent(msgspec.Struct, kw_only=True):
@@ -206,6 +261,33 @@ class CommandList(msgspec.Struct):
     """Those that run, and the last of those that have ended; oldest first."""
 
     commands: list[CommandInfo]
+
+
+class ToolCallRecord(msgspec.Struct, kw_only=True):
+    """A call of a tool, as it was recorded when it ended.
+
+    Args:
+        number: in its execution, from 1 on.
+        arguments_sha256: of the arguments, as the code sent them (msgpack), in hex.
+        bytes_out, bytes_in: of the arguments, and of the result.
+        ms: from its start to its end.
+    """
+
+    id: str
+    number: int
+    name: str
+    key: str
+    arguments_sha256: str
+    bytes_out: int
+    bytes_in: int
+    started_at: str
+    ms: float
+    status: str
+    error: str
+
+
+class ToolCallList(msgspec.Struct):
+    tool_calls: list[ToolCallRecord]
 
 
 class SessionList(msgspec.Struct):

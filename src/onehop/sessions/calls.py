@@ -96,6 +96,30 @@ class Call(msgspec.Struct, gc=False):
     key: str = ""
 
 
+class ToolAnswer(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """What the client has to say to a pending call: a result, an error, or whether it may be made.
+
+    Args:
+        id: of the call.
+        result: JSON.
+        error: the code gets a ToolFailedError with this text.
+        approve: for a call that needs approval; false: the code gets a ToolDeniedError.
+        reason: why it was not approved.
+    """
+
+    id: str
+    result: Any = msgspec.UNSET
+    error: str | msgspec.UnsetType = msgspec.UNSET
+    approve: bool | msgspec.UnsetType = msgspec.UNSET
+    reason: str = ""
+
+
+class ToolResults(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Answers to calls of a suspended execution; others may follow."""
+
+    results: Annotated[list[ToolAnswer], Meta(min_length=1, max_length=4096)]
+
+
 class Outcome(msgspec.Struct, gc=False):
     """What came of a call: a value (plain data, or msgpack of it), or an error. `files`: workspace path → content."""
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from onehop import errors
 from onehop.config import MIB, Settings, is_loopback
+from onehop.sessions.calls import Dispatcher, NoTools
 from onehop.sessions.claims import Claims
 from onehop.sessions.commands import Commands
 from onehop.sessions.contexts import Contexts
@@ -24,6 +25,7 @@ from onehop.sessions.quotas import Quotas
 from onehop.sessions.recovery import Recovery
 from onehop.sessions.registry import Registry, unavailable
 from onehop.sessions.tasks import Tasks
+from onehop.sessions.tooling import Tooling
 from onehop.sessions.transfers import Transfers
 from onehop.store import Store, UsageRow
 from onehop.supervisor.client import SupervisorClient
@@ -44,9 +46,18 @@ class Engine:
         keyring: API keys.
         ready: set once it has been entered; before that the supervisor may still be starting.
         lost: set when the supervisor is gone; nothing works any more then.
+
+    Args:
+        tools: the registered ones; those of a client need none.
     """
 
-    def __init__(self, settings: Settings, client: SupervisorClient, store: Store) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        client: SupervisorClient,
+        store: Store,
+        tools: Dispatcher | None = None,
+    ) -> None:
         self.settings = settings
         self.ready = asyncio.Event()
         self.lost = client.lost
@@ -58,9 +69,12 @@ class Engine:
         self._journal = Journal(settings, client, store, self._quotas)
         self._registry = Registry(client, store, self._quotas)
         self.claims = Claims(store, self._tasks)
-        self.sessions = Lifetimes(settings, client, store, self._registry, self._tasks, self._quotas)
+        self._tooling = Tooling(settings, client, store, NoTools() if tools is None else tools)
+        self.sessions = Lifetimes(
+            settings, client, store, self._registry, self._tasks, self._quotas, self._tooling
+        )
         self.executions = Executions(
-            settings, client, self._registry, self._journal, self._tasks, self._quotas
+            settings, client, self._registry, self._journal, self._tasks, self._quotas, self._tooling
         )
         self.commands = Commands(client, self._registry)
         self.contexts = Contexts(settings, client, self._registry)
@@ -136,6 +150,7 @@ class Engine:
             self._journal,
             on_end=executions.run_ended,
             on_violation=executions.violated,
+            tooling=self._tooling,
         )
         alive, lost = await recovery.run()
         self._registry.live.update((session.id, session) for session in alive)

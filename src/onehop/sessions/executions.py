@@ -17,6 +17,7 @@ from onehop.crash import reached
 from onehop.sessions import files, requests
 from onehop.sessions.answers import Answer, FileInfo
 from onehop.sessions.caller import LOCAL, Caller
+from onehop.sessions.calls import MAX_LISTED, ToolAnswer
 from onehop.sessions.journal import Journal
 from onehop.sessions.once import OneShots
 from onehop.sessions.quotas import Quotas
@@ -26,6 +27,8 @@ from onehop.sessions.requests import CommandRequest, ExecuteOnceRequest, Execute
 from onehop.sessions.run import COMMAND, EncodedEvent, Run, new_id
 from onehop.sessions.session import EndReason, Session
 from onehop.sessions.tasks import Tasks
+from onehop.sessions.tooling import Tooling
+from onehop.store import ToolCallRow
 from onehop.supervisor.client import SupervisorClient
 from onehop.supervisor.messages import ExecutionSpec
 
@@ -46,6 +49,7 @@ class Executions:
         journal: Journal,
         tasks: Tasks,
         quotas: Quotas,
+        tooling: Tooling,
     ) -> None:
         self._settings = settings
         self._client = client
@@ -53,7 +57,8 @@ class Executions:
         self._journal = journal
         self._tasks = tasks
         self._quotas = quotas
-        self._one_shots = OneShots(settings, client, journal, tasks, quotas)
+        self._tooling = tooling
+        self._one_shots = OneShots(settings, client, journal, tasks, quotas, tooling)
 
     async def start(
         self, session_id: str, request: ExecuteRequest, caller: Caller = LOCAL, *, name: str = ""
@@ -75,6 +80,7 @@ class Executions:
         spec = requests.execution_spec(
             request, self._settings, name or new_id("exe"), grace_s=self._settings.grace_s
         )
+        toolset = self._tooling.toolset(request, session.settings.tools, caller, spec)
         contents = requests.contents(request, session.workspace_bytes) if request.files else {}
         context = request.context
         before = session.runs.get(context)
@@ -92,6 +98,7 @@ class Executions:
         self._quotas.admit(caller, spec)
 
         async def send(run: Run) -> None:
+            self._tooling.equip(run, toolset)
             if contents:
                 await self._put_files(session, contents)
             self._journal.began(run)
@@ -207,6 +214,36 @@ class Executions:
             return
         with contextlib.suppress(errors.OnehopError):  # then it has ended
             await self._client.interrupt(run.sandbox, kernel=run.context)
+
+    async def tool_results(
+        self, execution_id: str, answers: list[ToolAnswer], caller: Caller = LOCAL
+    ) -> tuple[Run, int]:
+        """Answers pending calls of an execution, which goes on.
+
+        Returns:
+            The execution, and the number of its last event before that.
+
+        Raises:
+            ExecutionNotFoundError: there is none.
+            CallNotPendingError: a call waits for nothing; none of the answers was used.
+            InvalidRequestError: what is given is no answer; none of them was used.
+        """
+        run = await self._journal.run(execution_id, caller)
+        if run is None or run.calls is None or run.end is not None:
+            raise errors.CallNotPendingError(
+                "the execution has ended, or has no tools: no call of it waits for a result"
+            )
+        last = len(run.events)
+        run.calls.submit(answers)
+        if run.session is not None and (session := self._registry.live.get(run.session)) is not None:
+            session.touch()
+        return run, last
+
+    async def tool_calls(
+        self, execution_id: str, caller: Caller = LOCAL, *, after: int = 0
+    ) -> list[ToolCallRow]:
+        """Calls that have ended, of numbers after `after`, at most 1000. Raises ExecutionNotFoundError."""
+        return await self._journal.tool_calls(execution_id, after, MAX_LISTED, caller)
 
     async def answer(
         self, execution_id: str, caller: Caller = LOCAL, *, wait_s: float = 0.0

@@ -18,7 +18,7 @@ from onehop.sessions.answers import Answer
 from onehop.sessions.caller import Caller
 from onehop.sessions.quotas import Quotas
 from onehop.sessions.run import EncodedEvent, Run, read_stored
-from onehop.store import Finished, Store, StoredExecution
+from onehop.store import Finished, Store, StoredExecution, ToolCallRow
 from onehop.supervisor.client import SupervisorClient
 
 _NO_EVENTS = b"\x90"
@@ -90,6 +90,7 @@ class Journal:
                 run.key,
                 cpu_ms,
                 max(0, usage.peak_memory_bytes) / MIB * wall_s,
+                0 if run.calls is None else run.calls.made,
             )
         )
 
@@ -112,6 +113,19 @@ class Journal:
         running = sum(1 for run in self._runs.values() if run.end is None)
         return {"running": running, "unstored": len(self._runs) - running}
 
+    async def run(self, execution: str, caller: Caller) -> Run | None:
+        """One that is not stored yet; None for one that is. Raises ExecutionNotFoundError."""
+        run = self._runs.get(execution)
+        if run is not None and run.owner == caller.owner:
+            return run
+        await self._find(execution, caller)
+        return None
+
+    async def tool_calls(self, execution: str, after: int, most: int, caller: Caller) -> list[ToolCallRow]:
+        """Calls of tools that have ended and are committed. Raises ExecutionNotFoundError."""
+        await self.run(execution, caller)
+        return await self._store.tool_calls(execution, after, most)
+
     # --- asked for again ------------------------------------------------------------------------------
 
     async def answer(self, execution: str, caller: Caller, *, wait_s: float = 0.0) -> Answer | bytes:
@@ -119,7 +133,7 @@ class Journal:
         run = self._runs.get(execution)
         if run is not None and run.owner == caller.owner:
             if wait_s > 0:
-                await asyncio.wait({run.done}, timeout=wait_s)
+                await asyncio.wait({run.turn()}, timeout=wait_s)
             return run.answer or run.snapshot([])
         stored = await self._find(execution, caller)
         if stored.document is None:

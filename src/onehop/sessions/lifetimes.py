@@ -17,6 +17,7 @@ from onehop.sessions.requests import SessionChange, SessionRequest
 from onehop.sessions.run import new_id
 from onehop.sessions.session import Session, StoredSettings, limits_of
 from onehop.sessions.tasks import Tasks
+from onehop.sessions.tooling import Tooling
 from onehop.store import Store
 from onehop.supervisor.client import SupervisorClient
 from onehop.supervisor.messages import SandboxSpec
@@ -35,7 +36,9 @@ class Lifetimes:
         registry: Registry,
         tasks: Tasks,
         quotas: Quotas,
+        tooling: Tooling,
     ) -> None:
+        self._tooling = tooling
         self._settings = settings
         self._client = client
         self._store = store
@@ -62,6 +65,8 @@ class Lifetimes:
         settings.key = caller.key
         settings.pinned = request.pinned
         settings.metadata = requests.metadata(request.metadata, self._settings)
+        settings.tools = request.tools
+        self._tooling.check(settings.tools, caller)
         if len(self._registry.live) + self._creating >= self._settings.max_sessions:
             raise errors.TooManyError(
                 f"there are {self._settings.max_sessions} sessions already, the most allowed"

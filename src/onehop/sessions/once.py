@@ -12,11 +12,13 @@ from onehop.protocol import Entry
 from onehop.sessions import files, requests
 from onehop.sessions.answers import FileInfo
 from onehop.sessions.caller import Caller, label
+from onehop.sessions.calls import ToolSet
 from onehop.sessions.journal import Journal
 from onehop.sessions.quotas import Quotas
 from onehop.sessions.requests import ExecuteOnceRequest
 from onehop.sessions.run import Run
 from onehop.sessions.tasks import Tasks
+from onehop.sessions.tooling import Tooling
 from onehop.supervisor.client import SupervisorClient
 from onehop.supervisor.messages import ExecutionSpec, SandboxSpec
 from onehop.supervisor.porter import Porter
@@ -26,8 +28,15 @@ log = logging.getLogger("onehop.sessions")
 
 class OneShots:
     def __init__(
-        self, settings: Settings, client: SupervisorClient, journal: Journal, tasks: Tasks, quotas: Quotas
+        self,
+        settings: Settings,
+        client: SupervisorClient,
+        journal: Journal,
+        tasks: Tasks,
+        quotas: Quotas,
+        tooling: Tooling,
     ) -> None:
+        self._tooling = tooling
         self._settings = settings
         self._client = client
         self._journal = journal
@@ -45,12 +54,13 @@ class OneShots:
         box_spec = requests.sandbox_spec(
             request, self._settings, owner=label(caller), one_shot=True, limits=caller.limits
         )
+        toolset = self._tooling.toolset(request, (), caller, spec)
         contents = requests.contents(request, box_spec.workspace_bytes) if request.files else {}
         if self.running >= self._settings.max_concurrent:
             raise TooManyError(f"{self.running} executions run already; try again when one has ended")
         self._quotas.admit(caller, spec, sandbox=True)
         self.running += 1
-        one = _OneShot(self, caller, return_files=request.return_files)
+        one = _OneShot(self, caller, toolset, return_files=request.return_files)
         return await self._tasks.finish(one.start(spec, box_spec, contents))
 
     def discard(self, sandbox: str) -> None:
@@ -63,7 +73,10 @@ class OneShots:
 class _OneShot:
     """From the request to the discarded sandbox."""
 
-    def __init__(self, owner: OneShots, caller: Caller, *, return_files: bool) -> None:
+    def __init__(
+        self, owner: OneShots, caller: Caller, toolset: ToolSet | None, *, return_files: bool
+    ) -> None:
+        self._toolset = toolset
         self._owner = owner
         self._caller = caller
         self._client = owner._client
@@ -74,6 +87,7 @@ class _OneShot:
 
     async def start(self, spec: ExecutionSpec, box_spec: SandboxSpec, contents: dict[str, bytes]) -> Run:
         run = Run(spec.id, None, owner=self._caller.owner, key=self._caller.key, on_violation=self._violated)
+        self._owner._tooling.equip(run, self._toolset)
         try:
             if contents:
                 box = await self._client.create_sandbox(box_spec)

@@ -15,6 +15,7 @@ from onehop.sessions.caller import parsed_label
 from onehop.sessions.journal import Journal
 from onehop.sessions.run import Run
 from onehop.sessions.session import EndReason, Session, key_of, restored
+from onehop.sessions.tooling import Tooling
 from onehop.store import SessionRow, Store, StoredExecution
 from onehop.supervisor.client import SupervisorClient
 from onehop.supervisor.messages import ExecutionInfo, SandboxInfo
@@ -36,7 +37,9 @@ class Recovery:
         *,
         on_end: Callable[[Run], None],
         on_violation: Callable[[Run], None],
+        tooling: Tooling,
     ) -> None:
+        self._tooling = tooling
         self._client = client
         self._store = store
         self._journal = journal
@@ -62,9 +65,9 @@ class Recovery:
             alive.append(session)
             # What runs comes last: it has the place in the session that earlier ones have left.
             for execution in sorted(box.executions, key=set(box.running).__contains__):
-                kept.pop(execution, None)
                 place = box.places.get(execution, "main")
-                await self._resume_in_session(execution, place, session, unfinished)
+                about = kept.pop(execution, None)
+                await self._resume_in_session(execution, place, session, unfinished, about)
         reached("recovery-half-done")
         for box in boxes.values():
             followed = [
@@ -82,7 +85,12 @@ class Recovery:
         return alive, lost
 
     async def _resume_in_session(
-        self, execution: str, place: str, session: Session, unfinished: dict[str, StoredExecution]
+        self,
+        execution: str,
+        place: str,
+        session: Session,
+        unfinished: dict[str, StoredExecution],
+        kept: ExecutionInfo | None,
     ) -> None:
         if await self._settled(execution, unfinished):
             return
@@ -100,7 +108,7 @@ class Recovery:
         run.resumed = True
         session.runs[run.context] = run
         self._in_sessions.append((session, run))
-        await self._follow(run, row)
+        await self._follow(run, row, kept)
 
     def hand_over(self) -> None:
         """The engine knows the sessions now: it is told of ends, also of those that came meanwhile."""
@@ -136,7 +144,7 @@ class Recovery:
             isolation=kept.isolation if kept is not None else {},
         )
         run.when_ended(self._alone_ended)
-        await self._follow(run, row)
+        await self._follow(run, row, kept)
         return True
 
     async def _whose(self, kept: ExecutionInfo | None) -> tuple[str | None, str, str]:
@@ -155,7 +163,9 @@ class Recovery:
         self._journal.acknowledge(execution)
         return True
 
-    async def _follow(self, run: Run, row: StoredExecution | None) -> None:
+    async def _follow(self, run: Run, row: StoredExecution | None, kept: ExecutionInfo | None) -> None:
+        if kept is not None:
+            self._tooling.resume(run, kept.context_data, kept.events)
         if row is not None:
             run.started_at = row.started_at
         else:

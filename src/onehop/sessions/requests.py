@@ -18,6 +18,7 @@ from onehop import protocol
 from onehop.config import MIB, Settings
 from onehop.errors import InvalidJsonError, InvalidPathError, InvalidRequestError, TooLargeError
 from onehop.sessions.caller import NO_LIMITS, Limits
+from onehop.sessions.calls import ToolChoice
 from onehop.sessions.session import StoredSettings
 from onehop.supervisor.messages import ExecutionSpec, SandboxSpec
 
@@ -71,6 +72,10 @@ class ExecuteRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         stdin: what `input()` reads.
         context: which of the session's kernels; every session has `main`.
         on_disconnect: what happens when the client hangs up before the end.
+        tools: what the code may call: names of registered tools (`weather.forecast`, `weather.*`, `*`), and tools of
+            the client's own; the session's when left out.
+        max_tool_calls: most calls of tools.
+        tool_results_timeout_s: seconds that it waits, suspended, for results of the client's tools.
     """
 
     code: str
@@ -82,6 +87,9 @@ class ExecuteRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     stdin: str = ""
     context: ContextName = "main"
     on_disconnect: Literal["continue", "interrupt"] = "continue"
+    tools: list[ToolChoice] | None = None
+    max_tool_calls: PositiveInt | None = None
+    tool_results_timeout_s: Positive | None = None
 
 
 class ContextRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -142,7 +150,8 @@ class ExecuteOnceRequest(ExecuteRequest, kw_only=True, forbid_unknown_fields=Tru
     """Code to run in a sandbox of its own, which is gone afterwards.
 
     Args:
-        code, timeout_s, cpu_s, output_bytes, env, files, stdin, context, on_disconnect: as in ExecuteRequest.
+        code, timeout_s, cpu_s, output_bytes, env, files, stdin, context, on_disconnect, tools, max_tool_calls,
+            tool_results_timeout_s: as in ExecuteRequest.
         environment, memory_mb, processes, workspace_mb: as in SessionRequest.
         return_files: put the content of the files that the code made into the answer.
     """
@@ -163,12 +172,14 @@ class SessionRequest(SandboxFields, kw_only=True, forbid_unknown_fields=True):
         max_age_s: seconds after which it ends in any case.
         pinned: it does not end for being idle.
         metadata: labels of your choice.
+        tools: those of its executions that name none themselves; see ExecuteRequest.
     """
 
     idle_timeout_s: Positive | None = None
     max_age_s: Positive | None = None
     pinned: bool = False
     metadata: dict[str, str] = {}
+    tools: list[ToolChoice] = []
 
 
 class SessionChange(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -311,13 +322,13 @@ def _spec(
     if request.env:
         _check_env(request.env, settings.env_bytes)
     if request.timeout_s is not None:
-        timeout_s = _at_most("timeout_s", request.timeout_s, settings.max_timeout_s)
+        timeout_s = at_most("timeout_s", request.timeout_s, settings.max_timeout_s)
     output_bytes = settings.output_bytes
     if request.output_bytes is not None:
-        output_bytes = int(_at_most("output_bytes", request.output_bytes, settings.max_output_bytes))
+        output_bytes = int(at_most("output_bytes", request.output_bytes, settings.max_output_bytes))
     cpu_s = 0.0
     if request.cpu_s is not None:
-        cpu_s = _at_most("cpu_s", request.cpu_s, settings.max_timeout_s)
+        cpu_s = at_most("cpu_s", request.cpu_s, settings.max_timeout_s)
     return ExecutionSpec(
         id=execution,
         code=code,
@@ -349,11 +360,11 @@ def sandbox_spec(
         max_workspace_mb = min(max_workspace_mb, limits.max_workspace_mb)
         workspace_mb = min(workspace_mb, max_workspace_mb)
     if request.memory_mb is not None:
-        memory_mb = int(_at_most("memory_mb", request.memory_mb, max_memory_mb, least=64))
+        memory_mb = int(at_most("memory_mb", request.memory_mb, max_memory_mb, least=64))
     if request.processes is not None:
-        processes = int(_at_most("processes", request.processes, settings.max_processes, least=4))
+        processes = int(at_most("processes", request.processes, settings.max_processes, least=4))
     if request.workspace_mb is not None:
-        workspace_mb = int(_at_most("workspace_mb", request.workspace_mb, max_workspace_mb))
+        workspace_mb = int(at_most("workspace_mb", request.workspace_mb, max_workspace_mb))
     return SandboxSpec(
         environment=settings.environment if request.environment is None else request.environment,
         memory_bytes=memory_mb * MIB,
@@ -369,10 +380,10 @@ def lifetime(request: SessionRequest, settings: Settings) -> tuple[float, float]
     """Seconds until an idle session ends, and until any session ends."""
     idle_s = settings.idle_timeout_s
     if request.idle_timeout_s is not None:
-        idle_s = _at_most("idle_timeout_s", request.idle_timeout_s, settings.max_age_s)
+        idle_s = at_most("idle_timeout_s", request.idle_timeout_s, settings.max_age_s)
     age_s = settings.max_age_s
     if request.max_age_s is not None:
-        age_s = _at_most("max_age_s", request.max_age_s, settings.max_age_s)
+        age_s = at_most("max_age_s", request.max_age_s, settings.max_age_s)
     return idle_s, age_s
 
 
@@ -382,14 +393,14 @@ def changed(
     """A session's settings after a change. Raises InvalidRequestError."""
     after = msgspec.structs.replace(before)
     if change.idle_timeout_s is not msgspec.UNSET:
-        after.idle_timeout_s = _at_most("idle_timeout_s", change.idle_timeout_s, settings.max_age_s)
+        after.idle_timeout_s = at_most("idle_timeout_s", change.idle_timeout_s, settings.max_age_s)
     if change.max_age_s is not msgspec.UNSET:
-        after.max_age_s = _at_most("max_age_s", change.max_age_s, settings.max_age_s)
+        after.max_age_s = at_most("max_age_s", change.max_age_s, settings.max_age_s)
     if change.ends_in_s is None:
         after.ends_at = None
     elif change.ends_in_s is not msgspec.UNSET:
         now = time.time()
-        after.ends_at = now + _at_most("ends_in_s", change.ends_in_s, created_at + settings.max_age_s - now)
+        after.ends_at = now + at_most("ends_in_s", change.ends_in_s, created_at + settings.max_age_s - now)
         # Else the age it was made with would end it earlier than it was asked for just now.
         after.max_age_s = max(after.max_age_s, after.ends_at - created_at)
     if change.pinned is not msgspec.UNSET:
@@ -456,7 +467,8 @@ def _check_env(env: dict[str, str], limit_bytes: int) -> None:
         raise TooLargeError(f"env has {total} bytes, the limit is {limit_bytes}", limit_bytes=limit_bytes)
 
 
-def _at_most(field: str, value: int | float, limit: float, *, least: float = 0) -> int | float:
+def at_most(field: str, value: int | float, limit: float, *, least: float = 0) -> int | float:
+    """`value`, when it is in bounds. Raises InvalidRequestError."""
     if least <= value <= limit:
         return value
     bound = f"the most is {limit:g}" if value > limit else f"the least is {least:g}"

@@ -28,12 +28,15 @@ from onehop.sessions.answers import (
     ResultEvent,
     Status,
     TextEvent,
+    ToolCallInfo,
     Variables,
     end_event,
 )
+from onehop.sessions.calling import Calls, PublicCallEvent
+from onehop.sessions.calls import MAX_LISTED
 from onehop.supervisor.messages import End, Event, Usage, decode_end
 
-PublicEvent = tuple[str, TextEvent | ResultEvent | ErrorInfo | EndEvent | GapEvent]
+PublicEvent = tuple[str, TextEvent | ResultEvent | ErrorInfo | EndEvent | GapEvent] | PublicCallEvent
 """What followers get: kind and data. Its number is its place in the log, from 1 on."""
 
 EncodedEvent = tuple[int, str, bytes]
@@ -106,7 +109,9 @@ class Run:
         "_results",
         "_stderr",
         "_stdout",
+        "_turn",
         "answer",
+        "calls",
         "context",
         "done",
         "end",
@@ -164,6 +169,9 @@ class Run:
         """Taken over from a gateway that is gone; its end may be on its way already."""
         self._on_end: Callable[[Run], None] | None = None
         self._on_violation = on_violation
+        self.calls: Calls | None = None
+        """Of tools, where it has any."""
+        self._turn: asyncio.Future[None] | None = None
 
     def when_ended(self, action: Callable[[Run], None]) -> None:
         """`action` is called once, when the terminal event has come (or now); it must lead to `complete`."""
@@ -206,9 +214,24 @@ class Run:
                 self._take_result(protocol.decode_result(event.payload))
             elif kind == "failure":
                 self._take_failure(protocol.decode_failure(event.payload))
+            else:
+                self._take_call(kind, event.payload)
         except ValueError as error:  # msgspec's DecodeError and ValidationError, and UnicodeDecodeError
             self._broken = f"the kernel sent a {kind} that cannot be read: {error}"
             self._on_violation(self)
+        if self.calls is not None and event.number == self.calls.held_until:
+            self.calls.go_on()
+
+    def _take_call(self, kind: str, payload: bytes) -> None:
+        calls = self.calls
+        if calls is None:
+            raise ValueError("it has no tools")
+        if kind == "call":
+            self._add(*calls.called(payload))
+        elif kind == "return":
+            self._add(*calls.returned(payload))
+        elif kind == "blocked":
+            self._add(*calls.blocked())
 
     def _take_result(self, result: protocol.Result) -> None:
         data = dict(result.text)
@@ -233,6 +256,8 @@ class Run:
             if rest:
                 self._add(kind, TextEvent(rest))
         self.end = end
+        if self.calls is not None:
+            self.calls.close()
         self.ended_at = time.time()
         reached("end-received")
         if self._on_end is not None:
@@ -265,7 +290,24 @@ class Run:
         self._add("end", end_event(answer))
         if not self.done.done():
             self.done.set_result(answer)
+        self.yielded()
         return answer
+
+    def yielded(self) -> None:
+        """It has ended, or waits for its client: whoever waits for either goes on."""
+        turn, self._turn = self._turn, None
+        if turn is not None and not turn.done():
+            turn.set_result(None)
+
+    def turn(self) -> asyncio.Future[Any]:
+        """Done when it has ended or waits for its client."""
+        if self.calls is None or self.answer is not None:
+            return self.done
+        if self._turn is None:
+            self._turn = asyncio.get_running_loop().create_future()
+            if self.calls.suspended:
+                self._turn.set_result(None)
+        return self._turn
 
     def snapshot(self, files: list[FileInfo], *, files_truncated: bool = False) -> Answer:
         """What is known so far, with the status `running` before the end."""
@@ -273,14 +315,14 @@ class Run:
         return Answer(
             id=self.id,
             session=self.session,
-            status="running" if end is None else cast(Status, end.status),
+            status=self._status(),
             stdout="".join(self._stdout.parts),
             stderr="".join(self._stderr.parts),
             results=self._results,
             error=self._error,
             files=files,
             files_truncated=files_truncated,
-            tool_calls=[],
+            tool_calls=self._tool_calls(),
             usage=None if end is None else end.usage,
             isolation=self.isolation,
             truncated=False if end is None else end.truncated,
@@ -292,28 +334,47 @@ class Run:
             exit_code=self._exit_code(),
         )
 
+    def _status(self) -> Status:
+        if self.end is not None:
+            return cast(Status, self.end.status)
+        return "tool_call_required" if self.waits else "running"
+
+    def _tool_calls(self) -> list[ToolCallInfo]:
+        if self.calls is None:
+            return []
+        return self.calls.pending() if self.end is None else self.calls.ended[:MAX_LISTED]
+
     def _exit_code(self) -> int | msgspec.UnsetType | None:
         code = None if self.end is None else self.end.exit_code
         return code if code is not None or self.context.startswith(COMMAND) else msgspec.UNSET
 
     def document(self) -> bytes:
-        """The answer as JSON, made once, for the client and for the store."""
+        """The answer as JSON, made once, for the client and for the store; before the end, as it is now."""
+        if self.answer is None:
+            return encode_json(self.snapshot([]))
         if self._document is None:
-            assert self.answer is not None
             self._document = encode_json(self.answer)
         return self._document
 
     # --- events out ---------------------------------------------------------------------------------
 
-    async def follow(self, after: int, *, pause_s: float) -> AsyncIterator[list[tuple[int, PublicEvent]]]:
-        """Events after number `after`, as they come, several at a time; an empty list after each `pause_s`."""
+    async def follow(
+        self, after: int, *, pause_s: float, until_turn: bool = False
+    ) -> AsyncIterator[list[tuple[int, PublicEvent]]]:
+        """Events after number `after`, as they come, several at a time; an empty list after each `pause_s`.
+
+        Args:
+            until_turn: end when it waits for its client, too.
+        """
         position = after
         while True:
             events = self.events[position:]
             if events:
                 yield [(position + offset, event) for offset, event in enumerate(events, 1)]
                 position += len(events)
-                if events[-1][0] == "end":
+                if events[-1][0] == "end" or (
+                    until_turn and events[-1][0] == "tool_call_required" and self.waits
+                ):
                     return
                 continue
             if self.answer is not None:
@@ -324,16 +385,26 @@ class Run:
             if not done:
                 yield []
 
-    async def follow_encoded(self, after: int, *, pause_s: float) -> AsyncIterator[list[EncodedEvent]]:
+    async def follow_encoded(
+        self, after: int, *, pause_s: float, until_turn: bool = False
+    ) -> AsyncIterator[list[EncodedEvent]]:
         """Like `follow`, with the data as JSON."""
-        async for events in self.follow(after, pause_s=pause_s):
+        async for events in self.follow(after, pause_s=pause_s, until_turn=until_turn):
             yield [(number, kind, encode_json(data)) for number, (kind, data) in events]
 
+    @property
+    def waits(self) -> bool:
+        """For its client."""
+        return self.calls is not None and self.calls.suspended
+
     async def wait(self) -> Answer:
-        """The answer, when it is there. A caller that is cancelled disturbs nobody else."""
-        if self.answer is not None:
-            return self.answer
-        return await asyncio.shield(self.done)
+        """The answer, when it is there, or what there is when it waits for its client.
+
+        A caller that is cancelled disturbs nobody else.
+        """
+        if self.answer is None:
+            await asyncio.shield(self.turn())
+        return self.answer or self.snapshot([])
 
     def encoded(self, limit_bytes: int) -> tuple[bytes, bytes]:
         """Document and events for the store, without contents of files. Called on the writer's thread.

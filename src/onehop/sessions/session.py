@@ -12,6 +12,7 @@ import msgspec
 from onehop.config import MIB
 from onehop.protocol import Entry
 from onehop.sessions.answers import SandboxLimits, SessionInfo
+from onehop.sessions.calls import ToolChoice
 from onehop.sessions.run import COMMAND, Run
 from onehop.store import SessionRow
 from onehop.supervisor.messages import SandboxInfo, SandboxSpec
@@ -57,6 +58,7 @@ class StoredSettings(msgspec.Struct):
     metadata: dict[str, str] = {}
     key: str = ""
     """Id of the API key that made it, empty without one."""
+    tools: list[ToolChoice] = []
 
     def encoded(self) -> bytes:
         return _encode(self)
@@ -223,6 +225,5 @@ def limits_of(spec: SandboxSpec) -> SandboxLimits:
 
 
 def timestamp(seconds: float) -> str:
-    """RFC 3339, in UTC."""
     """RFC 3339, in UTC."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,6 +1,6 @@
 """What outlives a gateway: sessions, executions with their results, events. No HTTP, no sandboxes in here."""
 
-from onehop.store.records import Claim, Finished, KeyRow, SessionRow, StoredExecution, UsageRow
+from onehop.store.records import Claim, Finished, KeyRow, SessionRow, StoredExecution, ToolCallRow, UsageRow
 from onehop.store.store import Store
 
-__all__ = ["Claim", "Finished", "KeyRow", "SessionRow", "Store", "StoredExecution", "UsageRow"]
+__all__ = ["Claim", "Finished", "KeyRow", "SessionRow", "Store", "StoredExecution", "ToolCallRow", "UsageRow"]

@@ -64,6 +64,33 @@ class Finished:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCallRow:
+    """One call of a tool that has ended.
+
+    Args:
+        number: of the call in its execution, from 1 on.
+        name: of the tool.
+        arguments_sha256: of the arguments as the code sent them, in hex.
+        bytes_out, bytes_in: of the arguments, and of the result.
+        ms: from its start to its end.
+        status: `ok`, `error`, `denied`, `abandoned` or `outcome_unknown`.
+    """
+
+    execution: str
+    number: int
+    owner: str
+    key: str
+    name: str
+    arguments_sha256: str
+    bytes_out: int
+    bytes_in: int
+    started_at: float
+    ms: float
+    status: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
 class StoredExecution:
     """`document` and `events` are None as long as the status is `running`."""
 

@@ -16,8 +16,8 @@ from sqlalchemy.exc import DBAPIError
 from onehop.errors import QuotaExceededError, UnavailableError
 from onehop.store import keys, usage, writer
 from onehop.store.database import is_full, open_database
-from onehop.store.records import Claim, Finished, KeyRow, SessionRow, StoredExecution, UsageRow
-from onehop.store.tables import executions, sessions
+from onehop.store.records import Claim, Finished, KeyRow, SessionRow, StoredExecution, ToolCallRow, UsageRow
+from onehop.store.tables import executions, sessions, tool_calls
 
 T = TypeVar("T")
 
@@ -90,6 +90,24 @@ class Store:
     def finished(self, record: Finished) -> None:
         self._writer.finished(record)
         self._soon()
+
+    def called(self, row: ToolCallRow) -> None:
+        """A call of a tool has ended."""
+        self._writer.called(row)
+        self._soon()
+
+    async def tool_calls(self, execution: str, after: int, most: int) -> list[ToolCallRow]:
+        """Calls of an execution with numbers after `after`, in their order."""
+
+        def job(connection: Connection) -> list[ToolCallRow]:
+            columns = [tool_calls.c[one.name] for one in fields(ToolCallRow)]
+            query = select(*columns).where(tool_calls.c.execution == execution, tool_calls.c.number > after)
+            return [
+                ToolCallRow(*row)
+                for row in connection.execute(query.order_by(tool_calls.c.number).limit(most))
+            ]
+
+        return await self._read(job)
 
     async def execution(self, name: str) -> StoredExecution | None:
         found = await self._read(_executions(executions.c.id == name))

@@ -80,3 +80,22 @@ usage = Table(
     Column("tool_calls", BigInteger, nullable=False),
 )
 """`hour`: hours since 1970, UTC, of the executions' ends."""
+
+tool_calls = Table(
+    "tool_calls",
+    metadata,
+    Column("execution", String(64), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("owner", String(64), nullable=False),
+    Column("key", String(64), nullable=False),
+    Column("name", String(128), nullable=False),
+    Column("arguments_sha256", String(64), nullable=False),
+    Column("bytes_out", BigInteger, nullable=False),
+    Column("bytes_in", BigInteger, nullable=False),
+    Column("started_at", Float, nullable=False),
+    Column("ms", Float, nullable=False),
+    Column("status", String(32), nullable=False),
+    Column("error", String(2000), nullable=False),
+    Index("tool_calls_started_at", "started_at"),
+)
+"""Every call of a tool that has ended. Written once, never changed."""

@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy import (
@@ -32,8 +33,8 @@ from sqlalchemy.exc import DBAPIError
 from onehop.crash import reached
 from onehop.store import usage
 from onehop.store.database import is_full
-from onehop.store.records import Claim, Finished, SessionRow
-from onehop.store.tables import executions, idempotency, sessions
+from onehop.store.records import Claim, Finished, SessionRow, ToolCallRow
+from onehop.store.tables import executions, idempotency, sessions, tool_calls
 
 RETRY_S = 1.0
 PRUNE_ROWS = 200
@@ -50,10 +51,11 @@ class Batch:
         self.started: dict[str, dict[str, Any]] = {}
         self.withdrawn: set[str] = set()
         self.finished: dict[str, Finished] = {}
+        self.calls: dict[tuple[str, int], ToolCallRow] = {}
         self.jobs: list[tuple[Job, Future[None] | None]] = []
 
     def __bool__(self) -> bool:
-        return bool(self.started or self.withdrawn or self.finished or self.jobs)
+        return bool(self.started or self.withdrawn or self.finished or self.calls or self.jobs)
 
 
 class Writer:
@@ -89,6 +91,9 @@ class Writer:
 
     def finished(self, record: Finished) -> None:
         self._queue.append(("finished", record))
+
+    def called(self, row: ToolCallRow) -> None:
+        self._queue.append(("called", row))
 
     def job(self, job: Job, *, wait: bool = False) -> Future[None] | None:
         """Another statement. With `wait` a failure drops it and is raised by the future."""
@@ -172,6 +177,8 @@ class Writer:
             if kind == "finished":
                 batch.started.pop(value.id, None)
                 batch.finished[value.id] = value
+            elif kind == "called":
+                batch.calls[value.execution, value.number] = value
             elif kind == "started":
                 batch.started[value["id"]] = value
             elif kind == "withdrawn":
@@ -233,9 +240,28 @@ class Writer:
             connection.execute(insert(executions), inserts)
         if updates:
             connection.execute(_UPDATE, updates)
+        if batch.calls:
+            _write_calls(connection, list(batch.calls.values()))
         if batch.finished:
             usage.count(connection, batch.finished.values())
         return list(batch.finished)
+
+
+def _write_calls(connection: Connection, rows: list[ToolCallRow]) -> None:
+    """A call that a gateway before us has written, and could not tell the supervisor of, is left as it is."""
+    table = tool_calls.c
+    numbers = [row.number for row in rows]
+    known = set(
+        connection.execute(
+            select(table.execution, table.number).where(
+                table.execution.in_({row.execution for row in rows}),
+                table.number.between(min(numbers), max(numbers)),
+            )
+        ).tuples()
+    )
+    fresh = [asdict(row) for row in rows if (row.execution, row.number) not in known]
+    if fresh:
+        connection.execute(insert(tool_calls), fresh)
 
 
 _RESULT = ("status", "ended_at", "document", "events", "stored_bytes", "key")
@@ -308,6 +334,7 @@ def prune(before: float, limit_bytes: int) -> Job:
         connection.execute(delete(executions).where(executions.c.started_at < before, over))
         connection.execute(delete(sessions).where(sessions.c.ended_at < before))
         connection.execute(delete(idempotency).where(idempotency.c.created_at < before))
+        connection.execute(delete(tool_calls).where(tool_calls.c.started_at < before))
         total = connection.execute(select(func.coalesce(func.sum(executions.c.stored_bytes), 0))).scalar_one()
         while total > limit_bytes:
             oldest = (

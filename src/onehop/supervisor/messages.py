@@ -104,6 +104,7 @@ class ExecutionInfo(msgspec.Struct):
         owner, one_shot, isolation: those of its sandbox.
         ended_session: its terminal status when the sandbox ended with it, else empty.
         context_data: that of its ExecutionSpec.
+        events: how many it has.
     """
 
     id: str
@@ -112,6 +113,7 @@ class ExecutionInfo(msgspec.Struct):
     isolation: dict[str, str]
     ended_session: str = ""
     context_data: bytes = b""
+    events: int = 0
 
 
 class ContextInfo(msgspec.Struct):

@@ -239,6 +239,8 @@ class Service:
                 execution.end.status
                 if execution.end is not None and execution.end.session == "ended"
                 else "",
+                execution.spec.context_data,
+                execution.last,
             )
             for name, (sandbox, execution) in self.executions.items()
         ]
