@@ -121,7 +121,7 @@ class Settings:
     max_parallel_calls: int = _limit(
         100, "most calls of one execution that run at once; more wait", maximum=4096
     )
-    tool_bytes_mb: int = _limit(256, "most MiB of arguments, and of results, of one execution's calls")
+    tool_bytes_mb: int = _limit(64, "most MiB of arguments, and of results, of one execution's calls")
     tool_timeout_s: float = _limit(60.0, "seconds a call of a registered tool may take", minimum=0.01)
     tool_results_timeout_s: float = _limit(
         300.0, "seconds a suspended execution waits for results of its client's tools", minimum=0.01

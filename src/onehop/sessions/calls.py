@@ -38,7 +38,7 @@ class ClientTool(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     name: ToolName
     description: str = ""
-    parameters: dict[str, Any] = {"type": "object", "properties": {}}
+    parameters: dict[str, Any] = msgspec.field(default_factory=lambda: {"type": "object", "properties": {}})
 
 
 ToolChoice = ClientTool | str
