@@ -148,15 +148,17 @@ class _Deadline:
         self._loop = loop
         self._action = action
         self._left_s = seconds
+        self._since_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self.go_on()
 
     def pause(self) -> None:
         if self._timer is not None:
-            self._left_s = max(0.0, self._timer.when() - self._loop.time())
+            self._left_s = max(0.0, self._left_s - (time.monotonic() - self._since_s))
             self._timer.cancel()
             self._timer = None
 
     def go_on(self) -> None:
         if self._timer is None:
+            self._since_s = time.monotonic()
             self._timer = self._loop.call_later(self._left_s, self._action)
