@@ -41,6 +41,8 @@ ROUTES = {
     "POST /api/sessions/{session_id}/commands/{command_id}/stdin",
     "POST /api/sessions/{session_id}/commands/{command_id}/signal",
     "POST /api/sessions/{session_id}/execute",
+    "POST /api/executions/{execution_id}/tool_results",
+    "GET /api/executions/{execution_id}/tool_calls",
     "POST /api/sessions/{session_id}/interrupt",
     "GET /api/sessions/{session_id}/files",
     "GET /api/sessions/{session_id}/files/{path}",
