@@ -11,7 +11,6 @@ from hypothesis import HealthCheck, given, settings
 
 from bench import server as servers
 from bench.parts import Budget, Outcome, percentile, spread
-from onehop.crash import POINTS
 from tests.faults import attacks, deaths, leaks, stops, walks
 from tests.faults.endings import ENDINGS
 from tests.faults.server import FaultServer
@@ -44,7 +43,7 @@ def gateway_kills(budget: Budget) -> Outcome:
     with fault_server() as server:
         rounds = 0
         while server.kills < GATEWAY_KILLS and not budget.over():
-            for point in POINTS:
+            for point in walks.POINTS:
                 if not budget.over():
                     walks.past(server, point, 1 + rounds % 2)
             _walks(server, seed=rounds)
@@ -54,7 +53,7 @@ def gateway_kills(budget: Budget) -> Outcome:
             outcome.problems.append(f"a traceback: {server.said()[-2000:]}")
         outcome.figures += [
             ("kills -9 of the gateway", f"{server.kills} (at least {GATEWAY_KILLS} asked for)"),
-            ("of these at named points", f"{len(POINTS)} points, {rounds} rounds"),
+            ("of these at named points", f"{len(walks.POINTS)} points, {rounds} rounds"),
             ("lost sessions, lost or doubled results", "0"),
         ]
     return outcome

@@ -33,6 +33,9 @@ POINTS = (
 )
 """Every name that may be given."""
 
+TOOL_POINTS = ("call-dispatched", "call-answered", "results-claimed")
+"""Those that only an execution with tools comes to."""
+
 
 def _nothing(point: str) -> None:
     """The usual `reached`."""

@@ -8,12 +8,11 @@ from __future__ import annotations
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
-from onehop.crash import POINTS
 from tests.faults import walks
 from tests.faults.server import FaultServer
 
 
-@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("point", walks.POINTS)
 def test_a_crash_at_every_named_point(server: FaultServer, point: str) -> None:
     walks.past(server, point)
 

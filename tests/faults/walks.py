@@ -7,7 +7,8 @@ from typing import Any
 
 from hypothesis import strategies
 
-from onehop.crash import POINTS
+from onehop.crash import POINTS as ALL_POINTS
+from onehop.crash import TOOL_POINTS
 from tests.faults.model import Model
 from tests.faults.server import FaultServer
 
@@ -15,6 +16,8 @@ Step = tuple[str, int, int]
 """What to do, to which session, and how: flags of the step, a delay, a crash point."""
 
 DELAYS_MS = 400
+POINTS = tuple(point for point in ALL_POINTS if point not in TOOL_POINTS)
+"""The others have tests of their own: tests/api/test_tool_restarts.py."""
 
 steps = strategies.lists(
     strategies.one_of(

@@ -31,7 +31,7 @@ _decode_results = msgspec.json.Decoder(ToolResults)
 
 EVENTS = Body(
     "Numbered events while it happens: `stdout` and `stderr` (TextEvent), `result` (ResultEvent), `error` "
-    "(ErrorInfo), `tools_loaded`, `tool_call` (ToolCallEvent), `tool_result` (ToolResultEvent), "
+    "(ErrorInfo), `tools_asked`, `tools_loaded`, `tool_call` (ToolCallEvent), `tool_result` (ToolResultEvent), "
     "`tool_call_required` (ToolCallRequiredEvent: it waits for its client; the stream of a POST ends there), "
     "`gap` (GapEvent: events that are no longer stored) and last `end` (EndEvent). "
     "Comments keep the connection alive.",

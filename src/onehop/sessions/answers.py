@@ -149,7 +149,7 @@ class ResultEvent(msgspec.Struct):
 
 
 class ToolsLoadedEvent(msgspec.Struct):
-    """The code has asked what tools there are."""
+    """The code has asked what tools there are (`tools_asked`), or knows them now (`tools_loaded`)."""
 
     catalogue: str
 

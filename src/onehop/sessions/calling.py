@@ -122,6 +122,7 @@ class Calls:
         self._running = 0
         self._starting = False
         self._catalogue_asked: list[int] = []
+        self._catalogue_calls: set[int] = set()
         self._bytes_in = 0
         self._bytes_out = 0
         self._over = False
@@ -136,7 +137,8 @@ class Calls:
             self._catalogue_asked.append(number)
             if not self._held:
                 self._tell_catalogue()
-            return "tools_loaded", ToolsLoadedEvent(self.toolset.catalogue)
+            self._catalogue_calls.add(number)
+            return "tools_asked", ToolsLoadedEvent(self.toolset.catalogue)
         self.made += 1
         size = len(payload)
         pending = self._pending[number] = _Pending(
@@ -157,8 +159,9 @@ class Calls:
         """A call has its answer; ours, or that of a gateway before us."""
         end = decode_call_end(payload)
         self.suspended = False
-        if end.call in self._catalogue_asked:
-            self._catalogue_asked.remove(end.call)
+        if end.call in self._catalogue_calls:
+            self._catalogue_asked = [number for number in self._catalogue_asked if number != end.call]
+            return "tools_loaded", ToolsLoadedEvent(self.toolset.catalogue)
         pending = self._pending.pop(end.call, None)
         if pending is not None:  # else it has ended by our own doing
             self._list(pending.id, pending.name, cast(CallStatus, end.status), end.error, end.ms)

@@ -303,10 +303,12 @@ class Run:
         """Done when it has ended or waits for its client."""
         if self.calls is None or self.answer is not None:
             return self.done
+        if self.calls.suspended:
+            now: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            now.set_result(None)
+            return now
         if self._turn is None:
             self._turn = asyncio.get_running_loop().create_future()
-            if self.calls.suspended:
-                self._turn.set_result(None)
         return self._turn
 
     def snapshot(self, files: list[FileInfo], *, files_truncated: bool = False) -> Answer:
