@@ -147,3 +147,10 @@ async def test_environments(client: Any) -> None:
     (default,) = [one for one in await client.environments() if one.default]
     assert (default.name, default.ready) == ("default", True)
     assert "pandas" in default.packages
+
+
+async def test_import_rules(face: Face, url: str, client: Any) -> None:
+    async with face.session(url, imports={"allow": ["json"]}) as session:
+        assert (await session.run("import json; 1")).text == "1"
+        assert "imports.allow" in (await session.run("import os")).error.value
+    assert "imports.deny" in (await client.run("import os", imports={"deny": ["os"]})).error.value

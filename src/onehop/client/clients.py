@@ -36,6 +36,7 @@ def run(
     stdin: str = "",
     files: Mapping[str, Content] | None = None,
     return_files: bool = False,
+    imports: Mapping[str, Sequence[str]] | None = None,
     on_stdout: OnText | None = None,
     on_stderr: OnText | None = None,
     on_result: OnResult | None = None,
@@ -53,6 +54,7 @@ def run(
         stdin: what `input()` reads.
         files: path in the workspace → text, bytes or the Path of a file here; written before the code runs.
         return_files: the result's files have their `content`.
+        imports: `{"allow": […]}` or `{"deny": […]}`: modules that the code may import; a guard rail, no wall.
         on_stdout, on_stderr: called with each piece of text as it comes.
         on_result: called with each displayed Output as it comes.
 
@@ -74,6 +76,7 @@ def run(
         "stdin": stdin or None,
         "files": executing.file_fields(files),
         "return_files": return_files or None,
+        "imports": dict(imports) if imports is not None else None,
     }
     return (yield from executing.run("/api/execute", body, on_stdout, on_stderr, on_result, _leave))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
 from onehop.client.requests import document, new_key, path_of, post, send
@@ -18,6 +18,7 @@ class SessionOptions(TypedDict, total=False):
     max_age_s: seconds after which it ends in any case.
     pinned: it does not end for being idle.
     metadata: names and values of your own.
+    imports: `{"allow": […]}` or `{"deny": […]}`: modules that its code may import; a guard rail, no wall.
     """
 
     environment: str | None
@@ -28,6 +29,7 @@ class SessionOptions(TypedDict, total=False):
     max_age_s: float | None
     pinned: bool | None
     metadata: Mapping[str, str] | None
+    imports: Mapping[str, Sequence[str]] | None
 
 
 class Holder:

@@ -18,7 +18,7 @@ from onehop.protocol import Failure
 MAX_TRACEBACK_CHARS = 32_768
 MAX_MESSAGE_CHARS = 8_192
 CELL_PREFIX = "<cell "
-_OWN = (os.path.dirname(IPython.__file__) + os.sep, os.path.dirname(os.path.dirname(__file__)) + os.sep)
+OWN = (os.path.dirname(IPython.__file__) + os.sep, os.path.dirname(os.path.dirname(__file__)) + os.sep)
 """Where the frames lie that are nobody's business: IPython's and ours."""
 
 
@@ -60,7 +60,7 @@ def _format(error: BaseException) -> str:
 
 
 def _drop_own(described: traceback.TracebackException, depth: int) -> None:
-    described.stack[:] = [frame for frame in described.stack if not frame.filename.startswith(_OWN)]
+    described.stack[:] = [frame for frame in described.stack if not frame.filename.startswith(OWN)]
     if depth < 50:
         for other in (described.__cause__, described.__context__, *(described.exceptions or ())):
             if other is not None:

@@ -21,7 +21,7 @@ from typing import Any
 
 from onehop import protocol
 from onehop.kernel import channel as channel_module
-from onehop.kernel import failures, interrupts, rehearsal
+from onehop.kernel import failures, imports, interrupts, rehearsal
 from onehop.kernel import shell as shell_module
 from onehop.kernel.calls import Calls
 from onehop.kernel.channel import Channel
@@ -276,10 +276,14 @@ def _execute(shell: shell_module.Shell, channel: Channel, execution: int, reques
     error: BaseException | None
     try:
         before = _set_environ(request.env)
+        if request.imports is not None:
+            imports.install(shell, request.imports)
         error = shell.run(request.code)
     except (Exception, KeyboardInterrupt) as problem:  # noqa: BLE001 - user code reached into ours; the kernel goes on
         interrupts.disarm()
         error = problem
+    if request.imports is not None:
+        imports.remove()
     if request.catalogue and _access is not None:
         _access.calls.end()
     flush_streams()

@@ -25,7 +25,7 @@ from IPython.core.interactiveshell import ExecutionResult, InteractiveShell
 from traitlets import Type
 from traitlets.config import Config
 
-from onehop.kernel import charts, display, failures, figures, interrupts, magics
+from onehop.kernel import charts, display, failures, figures, imports, interrupts, magics
 from onehop.kernel.cells import PlainCells
 from onehop.kernel.shortcuts import Shortcuts
 
@@ -290,6 +290,7 @@ def create() -> Shell:
     vars(interactiveshell)["warn"] = _warn
     shell.shortcuts = Shortcuts(shell)
     shell.cells = PlainCells(shell)
+    imports.prepare(shell)
     return shell
 
 

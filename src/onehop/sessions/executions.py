@@ -80,6 +80,8 @@ class Executions:
         spec = requests.execution_spec(
             request, self._settings, name or new_id("exe"), grace_s=self._settings.grace_s
         )
+        if spec.imports is None:
+            spec.imports = session.settings.imports
         toolset = self._tooling.toolset(request, session.settings.tools, caller, spec)
         contents = requests.contents(request, session.workspace_bytes) if request.files else {}
         context = request.context

@@ -11,6 +11,7 @@ from onehop.crash import reached
 from onehop.sessions import requests
 from onehop.sessions.answers import SessionInfo
 from onehop.sessions.caller import LOCAL, Caller
+from onehop.sessions.imports import import_rules
 from onehop.sessions.quotas import Quotas
 from onehop.sessions.registry import Registry, unavailable
 from onehop.sessions.requests import SessionChange, SessionRequest
@@ -67,6 +68,7 @@ class Lifetimes:
         settings.metadata = requests.metadata(request.metadata, self._settings)
         settings.tools = request.tools
         self._tooling.check(settings.tools, caller)
+        settings.imports = import_rules(request.imports)
         if len(self._registry.live) + self._creating >= self._settings.max_sessions:
             raise errors.TooManyError(
                 f"there are {self._settings.max_sessions} sessions already, the most allowed"

@@ -19,6 +19,7 @@ from onehop.config import MIB, Settings
 from onehop.errors import InvalidJsonError, InvalidPathError, InvalidRequestError, TooLargeError
 from onehop.sessions.caller import NO_LIMITS, Limits
 from onehop.sessions.calls import ToolChoice
+from onehop.sessions.imports import ImportRules, import_rules
 from onehop.sessions.session import StoredSettings
 from onehop.supervisor.messages import ExecutionSpec, SandboxSpec
 
@@ -76,6 +77,7 @@ class ExecuteRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
             the client's own; the session's when left out.
         max_tool_calls: most calls of tools.
         tool_results_timeout_s: seconds that it waits, suspended, for results of the client's tools.
+        imports: which modules the code may import; the session's rules when left out.
     """
 
     code: str
@@ -90,6 +92,7 @@ class ExecuteRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     tools: list[ToolChoice] | None = None
     max_tool_calls: PositiveInt | None = None
     tool_results_timeout_s: Positive | None = None
+    imports: ImportRules | None = None
 
 
 class ContextRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -151,7 +154,7 @@ class ExecuteOnceRequest(ExecuteRequest, kw_only=True, forbid_unknown_fields=Tru
 
     Args:
         code, timeout_s, cpu_s, output_bytes, env, files, stdin, context, on_disconnect, tools, max_tool_calls,
-            tool_results_timeout_s: as in ExecuteRequest.
+            tool_results_timeout_s, imports: as in ExecuteRequest.
         environment, memory_mb, processes, workspace_mb: as in SessionRequest.
         return_files: put the content of the files that the code made into the answer.
     """
@@ -173,6 +176,7 @@ class SessionRequest(SandboxFields, kw_only=True, forbid_unknown_fields=True):
         pinned: it does not end for being idle.
         metadata: labels of your choice.
         tools: those of its executions that name none themselves; see ExecuteRequest.
+        imports: the rules of its executions that have none of their own.
     """
 
     idle_timeout_s: Positive | None = None
@@ -180,6 +184,7 @@ class SessionRequest(SandboxFields, kw_only=True, forbid_unknown_fields=True):
     pinned: bool = False
     metadata: dict[str, str] = {}
     tools: list[ToolChoice] = []
+    imports: ImportRules | None = None
 
 
 class SessionChange(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -268,7 +273,10 @@ def execution_spec(
     if not code.strip():
         raise InvalidRequestError("code: there is nothing to run", field="code")
     _check_stdin(request.stdin, settings)
-    return _spec(request, settings, execution, code, settings.timeout_s, grace_s)
+    spec = _spec(request, settings, execution, code, settings.timeout_s, grace_s)
+    if request.imports is not None:
+        spec.imports = import_rules(request.imports)
+    return spec
 
 
 def command_spec(request: CommandRequest, settings: Settings, execution: str) -> ExecutionSpec:

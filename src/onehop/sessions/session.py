@@ -10,7 +10,7 @@ from typing import Literal
 import msgspec
 
 from onehop.config import MIB
-from onehop.protocol import Entry
+from onehop.protocol import Entry, ImportRules
 from onehop.sessions.answers import SandboxLimits, SessionInfo
 from onehop.sessions.calls import ToolChoice
 from onehop.sessions.run import COMMAND, Run
@@ -59,6 +59,7 @@ class StoredSettings(msgspec.Struct):
     key: str = ""
     """Id of the API key that made it, empty without one."""
     tools: list[ToolChoice] = []
+    imports: ImportRules | None = None
 
     def encoded(self) -> bytes:
         return _encode(self)

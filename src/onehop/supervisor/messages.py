@@ -13,6 +13,8 @@ from typing import Any
 
 import msgspec
 
+from onehop.protocol import ImportRules
+
 LENGTH = struct.Struct(">I")
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 
@@ -54,6 +56,7 @@ class ExecutionSpec(msgspec.Struct, omit_defaults=True):
         catalogue: id of the catalogue of the tools that it may call; empty: none.
         context_data: opaque: what the gateway needs to go on with it after a restart; given back by
             `executions`.
+        imports: as in protocol.Execute.
     """
 
     id: str
@@ -67,6 +70,7 @@ class ExecutionSpec(msgspec.Struct, omit_defaults=True):
     results_bytes: int = 32 << 20
     catalogue: str = ""
     context_data: bytes = b""
+    imports: ImportRules | None = None
 
 
 class SandboxInfo(msgspec.Struct):

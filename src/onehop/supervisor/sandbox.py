@@ -450,7 +450,13 @@ class Sandbox:
         if late := self._late.pop(kernel, None):
             execution.add("stdout", bytes(late))
         payload = protocol.encode(
-            protocol.Execute(code=spec.code, stdin=spec.stdin, env=spec.env, catalogue=spec.catalogue)
+            protocol.Execute(
+                code=spec.code,
+                stdin=spec.stdin,
+                env=spec.env,
+                catalogue=spec.catalogue,
+                imports=spec.imports,
+            )
         )
         if link.ready:
             link.send(Kind.EXECUTE, execution.number, payload)
