@@ -14,7 +14,7 @@ from tests.driver import Driver, Outcome, Session, Started
 CATALOGUE = "catalogue-1"
 
 
-def entry(path: str, description: str = "", *, waits: bool = False, **properties: Any) -> ToolEntry:
+def entry(path: str, description: str = "", /, *, waits: bool = False, **properties: Any) -> ToolEntry:
     """A tool; properties whose schema has no `default` are required."""
     return ToolEntry(
         name=path,
@@ -46,7 +46,10 @@ class Answering(Started):
 
     def _called(self, payload: bytes) -> None:
         number = protocol.call_number(payload)
-        call = protocol.decode_call(payload[protocol.CALL_NUMBER.size :])
+        try:
+            call = protocol.decode_call(payload[protocol.CALL_NUMBER.size :])
+        except ValueError:
+            call = Call("")  # a hostile kernel's: kept for ever
         self.calls[number] = call
         if call.name == protocol.CATALOGUE_TOOL:
             self.give(number, Return(value=[protocol.plain(one) for one in self.host.entries]))

@@ -238,7 +238,6 @@ class Calls:
             self._live += 1
             self._live_waits += pending.waits
             self._looks = 0
-            self._said_blocked = False
             if self._queue or not self._has_room(pending):
                 self._queue.append(pending)
                 return None
@@ -254,6 +253,7 @@ class Calls:
 
     def _frame(self, pending: Pending) -> bytes:
         self._last += 1
+        self._said_blocked = False
         pending.number = self._last
         self._sent[pending.number] = pending
         self._sent_bytes += pending.size

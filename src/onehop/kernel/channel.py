@@ -174,6 +174,8 @@ class Channel:
                     self._follow(waiter, before)
         finally:
             self.waiting.pop(thread, None)
+            if self._followers and not self._reading.locked():
+                self._promote()  # we were woken to lead, and do not
             interrupts.release(before)
 
     def _follow(self, waiter: Waiter, before: bool) -> None:
@@ -196,9 +198,12 @@ class Channel:
 
     def _promote(self) -> None:
         """Somebody else has to read now."""
-        if self._followers:
-            with contextlib.suppress(IndexError):
-                self._followers.popleft().wake()
+        with contextlib.suppress(IndexError):  # another thread took the last
+            while self._followers:
+                follower = self._followers.popleft()
+                if not follower.ready:
+                    follower.wake()
+                    break
         for loop, reads in list(self._loops.items()):
             if not reads:
                 with contextlib.suppress(RuntimeError):  # it was closed

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
+from IPython.core.guarded_eval import EVALUATION_POLICIES
+
 from onehop import protocol
 from onehop.kernel import catalogue as catalogue_module
 from onehop.kernel import modes, schemas
@@ -142,6 +144,9 @@ def _again(path: str) -> Any:
     return found
 
 
+_again.__module__ = NAME
+
+
 class Namespace(ModuleType):
     """Tools of one source, as a module: `from tools.weather import forecast` works."""
 
@@ -180,6 +185,7 @@ class Tools(ModuleType):
         self.__path__: list[str] = []
         self.__dict__.update(_ERRORS)
         self.__dict__["_calls"] = calls
+        self.__dict__["_again"] = _again
         self.__dict__["_catalogues"] = {}
         self.__dict__["_shown"] = ""
 
@@ -323,6 +329,8 @@ class Access:
         if self._module is None:
             self._module = Tools(self.calls)
             self._finder = _Finder(self._module)
+            # IPython completes only behind objects whose attributes are had without running anybody's code.
+            EVALUATION_POLICIES["limited"].allowed_getattr.update({Tools, Namespace})  # type: ignore[attr-defined]
         self._module._show(catalogue)
         if sys.modules.get(NAME) is not self._module:
             self._theirs = sys.modules.get(NAME)

@@ -58,14 +58,23 @@ class PendingCalls:
         return ""
 
     def blocked(self, payload: bytes) -> str:
-        """A BLOCKED came. It is out of date when an answer was on its way; the kernel will say it again."""
+        """A BLOCKED came. It is out of date when an answer is on its way; the kernel will say it again."""
         if len(payload) != CALL_NUMBER.size:
             return "a BLOCKED without a number"
+        count = protocol.call_number(payload)
+        if count < self._returned:
+            return ""
         now = (self._made, self._returned)
-        if self._pending and protocol.call_number(payload) == self._returned and now != self._blocked_at:
-            self._blocked_at = now
-            self._execution.add("blocked", b"")
+        if count > self._returned or not self._pending or now == self._blocked_at:
+            return "a BLOCKED that cannot be"
+        self._blocked_at = now
+        self._execution.add("blocked", b"")
         return ""
+
+    @property
+    def are_blocking(self) -> bool:
+        """The code's last word is that nothing but an answer can make it go on."""
+        return bool(self._pending) and self._blocked_at == (self._made, self._returned)
 
     def answer(self, link: Link, number: int, payload: bytes, end: bytes) -> bool:
         """Sends the kernel its RETURN. False when that call is not pending."""
@@ -77,6 +86,7 @@ class PendingCalls:
         if len(call) > SMALL_BYTES:
             self._execution.replace(event, "call", protocol.brief_call(call))
         self._returned += 1
-        self._execution.add("return", end)
         link.send(Kind.RETURN, self._execution.number, CALL_NUMBER.pack(number) + payload)
+        if self._execution.end is None:
+            self._execution.add("return", end, soon=True)
         return True

@@ -13,8 +13,8 @@ SPILL_ASKED = "-"
 MAX_EVENTS = 20_000
 """More events than this are merged: a flood of one-byte writes must not cost us an object each."""
 MAX_RESULTS = 1_000
-Follower = Callable[[bytes], None]
-"""Takes framed events, ready to be written to a gateway's connection."""
+Follower = Callable[[bytes, bool], None]
+"""Takes framed events, ready to be written to a gateway's connection, and whether others may come before it is."""
 
 
 class Execution:
@@ -34,6 +34,8 @@ class Execution:
         self.output_left = spec.output_bytes
         self.results_left = spec.results_bytes
         self.results = 0
+        self.texts = 0
+        """Events of stdout and stderr."""
         self.failed = False
         self.truncated = False
         self.spill_fd = -1
@@ -53,6 +55,8 @@ class Execution:
         self._suspension: asyncio.TimerHandle | None = None
         self._suspended_since_s = 0.0
         self._suspended_s = 0.0
+        self.suspensions = 0
+        """How often."""
 
     @property
     def spill_asked(self) -> bool:
@@ -64,13 +68,13 @@ class Execution:
         """Number of the newest event."""
         return len(self._log)
 
-    def add(self, kind: str, payload: bytes) -> None:
-        """Appends an event and passes it on."""
+    def add(self, kind: str, payload: bytes, *, soon: bool = False) -> None:
+        """Appends an event and passes it on; with `soon` it need not go at once, others may follow it."""
         raw = encode(Event(self.spec.id, len(self._log) + 1, kind, payload))
         framed = LENGTH.pack(len(raw)) + raw
         self._log.append(framed)
         if self.follower is not None:
-            self.follower(framed)
+            self.follower(framed, soon)
 
     def replace(self, number: int, kind: str, payload: bytes) -> None:
         """Another payload for an event that everybody has had; who reads it again gets this one."""
@@ -82,7 +86,7 @@ class Execution:
         self.follower = follower
         backlog = self._log[after:]
         if backlog:
-            follower(b"".join(backlog))
+            follower(b"".join(backlog), False)
 
     def after(self, delay_s: float, action: Callable[[], None]) -> None:
         """A timer that ends with the execution."""
@@ -99,14 +103,16 @@ class Execution:
         """It waits for somebody outside, and its time stands still."""
         return self._suspension is not None
 
-    def suspend(self, timeout_s: float, action: Callable[[], None]) -> None:
-        """Its time stands still until `resume`; `action` after `timeout_s`. Nothing when it stands still already."""
+    def suspend(self, timeout_s: float, action: Callable[[], None]) -> bool:
+        """Its time stands still until `resume`; `action` after `timeout_s`. False when it does already, or will not."""
         if self.suspended or self.end is not None or self.stopping:
-            return
+            return False
         self._suspended_since_s = time.monotonic()
         if self._deadline is not None:
             self._deadline.pause()
         self._suspension = self._loop.call_later(timeout_s, action)
+        self.suspensions += 1
+        return True
 
     def resume(self) -> None:
         """It has what it waited for."""

@@ -21,6 +21,8 @@ FRAMES_PER_TURN = 64
 """A flood of frames must leave turns for the other sandboxes. Our kernel waits for an answer after every few."""
 MAX_UNREAD_BYTES = 65_536
 """A kernel that asks and never reads the answers would make us keep them."""
+MAX_UNSENT_BYTES = 128 * 1024 * 1024
+"""The same for results of calls: more than the gateway gives one execution (see `tool_bytes_mb`)."""
 SO_PASSRIGHTS = 83
 """asm-generic/socket.h, Linux 6.16."""
 
@@ -47,6 +49,8 @@ class Link(Pipes):
         self._owner = owner
         self._buffer = bytearray()
         self._unsent = bytearray()
+        self._unsent_answers = 0
+        """Bytes of PROCEED in it."""
         self._more = False
         self._scheduled = False
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -97,6 +101,10 @@ class Link(Pipes):
             data = data[sent:]
             self._loop.add_writer(self._channel, self._on_writable)
         self._unsent += data
+        if kind == Kind.PROCEED:
+            self._unsent_answers += len(data)
+        if len(self._unsent) > MAX_UNSENT_BYTES:
+            self._owner.on_violation(self, "calls without reading their results")
 
     def _on_writable(self) -> None:
         try:
@@ -107,6 +115,7 @@ class Link(Pipes):
             sent = len(self._unsent)
         del self._unsent[:sent]
         if not self._unsent:
+            self._unsent_answers = 0
             self._loop.remove_writer(self._channel)
 
     # --- from the kernel ----------------------------------------------------------------------------
@@ -167,7 +176,7 @@ class Link(Pipes):
                 return
             if len(buffer) - start - HEADER_BYTES < length:
                 break
-            if kind == Kind.SYNC and len(self._unsent) > MAX_UNREAD_BYTES:
+            if kind == Kind.SYNC and self._unsent_answers > MAX_UNREAD_BYTES:
                 self._owner.on_violation(self, "questions without reading the answers")
                 return
             payload = bytes(memoryview(buffer)[start + HEADER_BYTES : start + HEADER_BYTES + length])

@@ -41,6 +41,9 @@ EXIT_REPORT_S = 0.08
 """How long init may take to tell a dead kernel's exit code before the end is reported without it."""
 START_TIMEOUT_S = 20.0
 LATE_OUTPUT_BYTES = 65_536
+SUSPENDED_LOOK_S = 2.0
+SUSPENDED_CPU_NS = 300_000_000
+"""CPU time of a kernel that waits for nothing but results: more than it could need."""
 
 
 class Sandbox:
@@ -494,6 +497,8 @@ class Sandbox:
         if not execution.stopping:
             execution.stopping = "interrupted"
             execution.stop_reason = "it was interrupted"
+            execution.resume()  # code that catches the interrupt goes on
+            self.around.watch(self)
         if self._forget_waiting(kernel):
             self.finish(kernel, execution, execution.stopping, execution.stop_reason)
             return True
@@ -671,11 +676,34 @@ class Sandbox:
             self.around.watch(self)
 
     def suspend(self, execution: Execution, timeout_s: float) -> None:
-        """The execution's time stands still until a call of it is answered, for so long at most."""
+        """The execution's time stands still until a call of it is answered, for so long at most.
+
+        Nothing happens unless it has just said that nothing else can make it go on.
+        """
+        calls = self._calls.get(execution)
+        link = self.links.get(execution.place)
+        if calls is None or not calls.are_blocking or not isinstance(link, Link):
+            return
         reason = f"no results of its tool calls came within {timeout_s:g} s"
-        execution.suspend(
+        if execution.suspend(
             timeout_s, lambda: self.stop_execution(execution.place, execution, "timeout", reason)
-        )
+        ):
+            cpu_ns = self.around.cpu_ns(link.pidfd)
+            self._look_later(execution, link, execution.suspensions, cpu_ns)
+
+    def _look_later(self, execution: Execution, link: Link, suspension: int, before_ns: int) -> None:
+        """A kernel that said it could not go on, and works, has lied: its time goes on, too."""
+
+        def look() -> None:
+            if not execution.suspended or execution.suspensions != suspension:
+                return
+            if self.around.cpu_ns(link.pidfd) - before_ns > SUSPENDED_CPU_NS:
+                execution.resume()
+                self.around.watch(self)
+            else:
+                self._look_later(execution, link, suspension, before_ns)
+
+        execution.after(SUSPENDED_LOOK_S, look)
 
     def _take_result(self, link: Link, execution: Execution, payload: bytes) -> None:
         execution.results += 1
@@ -717,11 +745,12 @@ class Sandbox:
                 late += data[: LATE_OUTPUT_BYTES - len(late)]
             return
         if not execution.truncated or execution.output_left > 0:
-            take = data[: execution.output_left] if execution.last < MAX_EVENTS else b""
-            if execution.last >= MAX_EVENTS:
+            take = data[: execution.output_left] if execution.texts < MAX_EVENTS else b""
+            if execution.texts >= MAX_EVENTS:
                 execution.output_left = 0
             if take:
                 execution.output_left -= len(take)
+                execution.texts += 1
                 execution.add(stream, take)
             data = data[len(take) :]
         if data:

@@ -154,7 +154,7 @@ async def probe(service: Service, timeout_s: float) -> dict[str, Any]:
 
         events: list[Event] = []
 
-        def follow(framed: bytes) -> None:
+        def follow(framed: bytes, soon: bool) -> None:
             event = msgspec.msgpack.decode(framed[4:], type=Event)
             events.append(event)
             if event.kind == "end" and not ended.done():

@@ -267,7 +267,8 @@ class Connection(asyncio.Protocol):
         self._tasks: set[asyncio.Task[None]] = set()
         self._handed_over = False
         self._held = b""
-        """A reply that waits a moment for events to go with."""
+        """What waits a moment for events to go with."""
+        self._releasing = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
@@ -302,18 +303,26 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes, soon: bool = False) -> None:
+        if soon:
+            self._write_soon(data)
+            return
         if self._transport is not None:
             self._transport.write(self._held + data)
         self._held = b""
 
     def _write_soon(self, data: bytes) -> None:
-        """For the reply to an execution: most end within a millisecond, and then one write carries it all."""
-        if not self._held:
+        """For the reply to an execution: most end within a millisecond, and then one write carries it all.
+
+        The same for the end of a call of a tool, which most often goes with the next call.
+        """
+        if not self._releasing:
+            self._releasing = True
             asyncio.get_running_loop().call_later(HOLD_S, self._release)
         self._held += data
 
     def _release(self) -> None:
+        self._releasing = False
         if self._held:
             self._write(b"")
 
