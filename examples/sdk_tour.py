@@ -150,8 +150,26 @@ def life(client: onehop.Client) -> None:
         print(error)
 
 
+def tools(client: onehop.Client) -> None:
+    """Code calls functions of this process; what nobody here can answer comes back as a pending call."""
+    print("\n8. Tools of the client")
+
+    def price(item: str, count: int = 1) -> float:
+        """What so many of an item cost."""
+        return {"tea": 2.5, "cake": 4.0}[item] * count
+
+    print(client.run("sum(tools.price(item, count=3) for item in ('tea', 'cake'))", tools=[price]).text)
+    failed = client.run("tools.price('coffee')", tools=[price])
+    print(failed.error and failed.error.value)
+    ask = {"name": "ask", "parameters": {"type": "object", "properties": {"who": {"type": "integer"}}}}
+    waiting = client.run("f'{tools.ask(who=1)}!'", tools=[ask])
+    call: onehop.ToolCall = waiting.tool_calls[0]
+    print(waiting.status, call.name, call.arguments)
+    print(client.submit(waiting.id, [{"id": call.id, "result": "goes on"}]).text)
+
+
 def server(client: onehop.Client) -> None:
-    print("\n8. The server")
+    print("\n9. The server")
     print(f"version {client.info()['version']} here, too: {onehop.__version__ == client.info()['version']}")
     environments: list[onehop.EnvironmentInfo] = client.environments()
     print([one.name for one in environments if one.default])
@@ -165,7 +183,7 @@ def server(client: onehop.Client) -> None:
 
 def keys(client: onehop.Client) -> None:
     """Last, because the first key ends the time without keys."""
-    print("\n10. Keys")
+    print("\n11. Keys")
     group: onehop.Keys = client.keys
     key: onehop.KeyInfo = group.create("tour", scopes=["execute", "admin"])
     with onehop.Client(api_key=key.key) as owner:
@@ -174,7 +192,7 @@ def keys(client: onehop.Client) -> None:
 
 
 async def in_asyncio() -> None:
-    print("\n9. The same in asyncio")
+    print("\n10. The same in asyncio")
     async with onehop.AsyncClient() as client, client.session() as session:
         assert isinstance(session, onehop.AsyncSession)
         results = await asyncio.gather(session.run("'in a session'"), client.run("'beside it'"))
@@ -200,6 +218,7 @@ def main() -> None:
             print(f"\nattached: {again.run('x').text}")
     with onehop.Client() as client:
         life(client)
+        tools(client)
         server(client)
         asyncio.run(in_asyncio())
         if "ONEHOP_URL" not in os.environ:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         KeyInfo,
         SessionInfo,
     )
-    from onehop.client.results import ErrorInfo, Event, Output, OutputFile, Result, Usage
+    from onehop.client.results import ErrorInfo, Event, Output, OutputFile, Result, ToolCall, Usage
     from onehop.client.sessions import AsyncSession, Session
     from onehop.errors import ExecutionFailedError, OnehopError, ProblemError, UnreachableError
 
@@ -58,6 +58,7 @@ _WHERE = {
     "SessionInfo": "client.records",
     "SessionOptions": "client.core",
     "UnreachableError": "errors",
+    "ToolCall": "client.results",
     "Usage": "client.results",
     "run": "client.oneshot",
 }
@@ -95,6 +96,7 @@ __all__ = [
     "Session",
     "SessionInfo",
     "SessionOptions",
+    "ToolCall",
     "UnreachableError",
     "Usage",
     "__version__",

@@ -294,6 +294,7 @@ PROBLEMS: tuple[type[ProblemError], ...] = (
     SessionBusyError,
     IdempotencyInProgressError,
     NotARegularFileError,
+    CallNotPendingError,
     SessionEndedError,
     TooLargeError,
     UnsupportedMediaTypeError,

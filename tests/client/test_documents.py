@@ -21,7 +21,7 @@ TOUR = ROOT / "examples" / "sdk_tour.py"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 GUIDE = (ROOT / "docs" / "sdk.md").read_text(encoding="utf-8")
 EXAMPLE = re.compile(r"^```python\n(.*?)^```\n```\n(.*?)^```\n", re.MULTILINE | re.DOTALL)
-KEYS = "\n10. Keys\n"
+KEYS = "\n11. Keys\n"
 
 
 def python(*arguments: str, folder: Path, **more: str) -> str:

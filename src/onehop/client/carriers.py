@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx2
@@ -16,6 +17,7 @@ import httpx2
 from onehop.client.steps import (
     READ_TIMEOUT_S,
     Call,
+    CallAll,
     E,
     Emit,
     Flow,
@@ -31,6 +33,9 @@ from onehop.client.steps import (
 )
 from onehop.client.where import Place, Where
 from onehop.errors import ConfigurationError, UnreachableError
+
+THREADS = 32
+"""So many of a user's functions run at once."""
 
 CONNECT_TIMEOUT_S = 10.0
 LIMITS = httpx2.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=60)
@@ -196,6 +201,8 @@ class _SyncStream:
         if isinstance(step, Call):
             step.function(step.argument)
             return None
+        if isinstance(step, CallAll):
+            return _side_by_side(step.functions)
         return self._next()
 
     def _next(self) -> bytes:
@@ -296,6 +303,33 @@ class AsyncCarrier:
         )
 
 
+def _outcome(function: Callable[[], Any]) -> object:
+    try:
+        returned = function()
+        if inspect.iscoroutine(returned):
+            returned.close()
+            return TypeError("it is a coroutine function; AsyncSession and AsyncClient can run it")
+        return returned
+    except Exception as error:  # noqa: BLE001 - the user's function: what it raises is its answer
+        return error
+
+
+def _side_by_side(functions: list[Callable[[], Any]]) -> list[object]:
+    if len(functions) == 1:
+        return [_outcome(functions[0])]
+    with ThreadPoolExecutor(min(len(functions), THREADS), thread_name_prefix="onehop-tools") as pool:
+        return list(pool.map(_outcome, functions))
+
+
+async def _in_a_thread(function: Callable[[], Any]) -> object:
+    """A function that blocks must not hold up the loop; what it returns may have to be awaited."""
+    try:
+        returned = await asyncio.to_thread(function)
+        return await returned if inspect.isawaitable(returned) else returned
+    except Exception as error:  # noqa: BLE001 - as above
+        return error
+
+
 async def _chunks(source: Source) -> AsyncIterator[bytes]:
     for chunk in source.open():
         yield chunk
@@ -333,6 +367,8 @@ class _AsyncStream:
             if inspect.isawaitable(returned):
                 await returned
             return None
+        if isinstance(step, CallAll):
+            return await asyncio.gather(*(_in_a_thread(one) for one in step.functions))
         return await self._next()
 
     async def _next(self) -> bytes:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Self, Unpack
 
 from onehop.client import executing, follow
+from onehop.client import tools as tool_calls
 from onehop.client.core import Holder, SessionOptions
 from onehop.client.executing import Content, OnResult, OnText
 from onehop.client.follow import Follower
@@ -18,6 +19,7 @@ from onehop.client.requests import document, get, path_of, post, send
 from onehop.client.results import Event, Result
 from onehop.client.sessions import AsyncSession, Session, _async_carrier, _sync_carrier
 from onehop.client.steps import Flow, Op, Request
+from onehop.client.tools import Approve, OwnTools, Tool
 from onehop.client.where import Where
 
 
@@ -40,6 +42,8 @@ def run(
     on_stdout: OnText | None = None,
     on_stderr: OnText | None = None,
     on_result: OnResult | None = None,
+    tools: Sequence[Tool] | None = None,
+    approve: Approve | None = None,
 ) -> Op[Result]:
     """Runs code once, in a sandbox of its own that is gone afterwards.
 
@@ -57,13 +61,17 @@ def run(
         imports: `{"allow": […]}` or `{"deny": […]}`: modules that the code may import; a guard rail, no wall.
         on_stdout, on_stderr: called with each piece of text as it comes.
         on_result: called with each displayed Output as it comes.
+        tools: what the code may call: functions of yours, which run here while this call lasts (those of a session
+            without), names of tools that the server has, tools as the API writes them. What nobody here can answer
+            makes this return with the status `tool_call_required`; `submit` goes on then.
+        approve: says for a call of a tool that needs approval whether it may be made.
 
     Raises:
         InvalidRequestError: an argument is out of its bounds.
         TooManyError: too much runs at once; `retry_after_s` says when to try again.
         UnreachableError: the connection broke for good.
     """
-    body = {
+    body: dict[str, Any] = {
         "code": code,
         "environment": environment,
         "memory_mb": memory_mb,
@@ -78,7 +86,9 @@ def run(
         "return_files": return_files or None,
         "imports": dict(imports) if imports is not None else None,
     }
-    return (yield from executing.run("/api/execute", body, on_stdout, on_stderr, on_result, _leave))
+    own = OwnTools(tools, approve)
+    body["tools"] = own.field
+    return (yield from executing.run("/api/execute", body, on_stdout, on_stderr, on_result, _leave, own))
 
 
 def _leave(execution: str) -> Op[object]:
@@ -112,6 +122,19 @@ def events(self: Holder, execution_id: str, *, after: int = 0) -> Flow[Event]:
 def wait(self: Holder, execution_id: str) -> Op[Result]:
     """The result of an execution once it has ended, however long that takes."""
     return follow.wait(execution_id)
+
+
+def submit(self: Holder, execution_id: str, results: Sequence[Mapping[str, Any]]) -> Op[Result]:
+    """Answers calls that an execution with the status `tool_call_required` waits for; it goes on.
+
+    Args:
+        results: each with the `id` of a call, and its `result` (JSON), an `error` (text), or for a call that needs
+            approval `approve` (and a `reason` why not).
+
+    Raises:
+        CallNotPendingError: one of them waits for nothing; none of the results was used.
+    """
+    return tool_calls.submit(execution_id, results)
 
 
 def environments(self: Holder) -> Op[list[EnvironmentInfo]]:
@@ -216,6 +239,7 @@ class Client(Holder):
     execution = blocking(execution)
     events = iterating(events)
     wait = blocking(wait)
+    submit = blocking(submit)
     environments = blocking(environments)
     info = blocking(server_info)
     usage = blocking(usage)
@@ -260,6 +284,7 @@ class AsyncClient(Holder):
     execution = awaiting(execution)
     events = aiterating(events)
     wait = awaiting(wait)
+    submit = awaiting(submit)
     environments = awaiting(environments)
     info = awaiting(server_info)
     usage = awaiting(usage)

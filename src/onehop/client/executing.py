@@ -11,6 +11,7 @@ from onehop.client.follow import ACCEPT, Follower, start_and_wait
 from onehop.client.requests import new_key, post
 from onehop.client.results import Event, Output, Result
 from onehop.client.steps import Call, Emit, Flow, Op, Request
+from onehop.client.tools import OwnTools, once, results_request
 from onehop.errors import OnehopError, UnreachableError
 
 Content = str | bytes | Path
@@ -44,19 +45,22 @@ def run(
     on_stderr: OnText | None,
     on_result: OnResult | None,
     give_up: Callable[[str], Op[object]],
+    tools: OwnTools | None = None,
 ) -> Op[Result]:
     """The result; the callbacks get what they are for as it comes.
 
     Args:
         give_up: what to do when the caller stops waiting (Ctrl-C, a cancelled task, a callback that
             raises); gets the execution's id, which may be empty.
+        tools: those of the client are run here.
     """
     follower: Follower | None = None
     try:
         if on_stdout is None and on_stderr is None and on_result is None:
-            return (yield from start_and_wait(start_request(path, body, events=False)))
+            result = yield from start_and_wait(start_request(path, body, events=False))
+            return result if tools is None else (yield from tools.answer(result))
         follower = Follower(start_request(path, body, events=True))
-        return (yield from report(follower, on_stdout, on_stderr, on_result))
+        return (yield from report(follower, on_stdout, on_stderr, on_result, tools))
     except GeneratorExit:
         raise
     except OnehopError:
@@ -70,7 +74,11 @@ def run(
 
 
 def report(
-    follower: Follower, on_stdout: OnText | None, on_stderr: OnText | None, on_result: OnResult | None
+    follower: Follower,
+    on_stdout: OnText | None,
+    on_stderr: OnText | None,
+    on_result: OnResult | None,
+    tools: OwnTools | None = None,
 ) -> Op[Result]:
     """Follows to the end and calls back on the way."""
     while events := (yield from follower.more()):
@@ -83,6 +91,11 @@ def report(
                 yield Call(on_stderr, event.text)
             elif event.output is not None and on_result is not None:
                 yield Call(on_result, event.output)
+            elif event.tool_calls:
+                outcomes = (yield from tools.outcomes(event.tool_calls)) if tools is not None else []
+                if not outcomes:
+                    return (yield from once(follower.execution))
+                follower.resume(results_request(follower.execution, outcomes))
     raise UnreachableError("the execution's last event is missing")
 
 

@@ -6,10 +6,20 @@ What was started runs on whether or not anybody listens, so a broken connection 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from onehop.client.events import Parser, RawEvent
-from onehop.client.requests import Waiting, check, document, execution_under_way, get, path_of, send
+from onehop.client.requests import (
+    IN_PROGRESS,
+    Waiting,
+    check,
+    document,
+    execution_under_way,
+    get,
+    path_of,
+    send,
+)
 from onehop.client.results import Event, Gathering, Result
 from onehop.client.steps import Op, Pause, Reply, Request, open_stream, read
 from onehop.errors import ConflictError, ProblemError, UnreachableError
@@ -41,6 +51,12 @@ class Follower:
         self._gathering.incomplete = after > 0
         self._waiting = Waiting()
         self._ended = False
+        self._resume: Request | None = None
+
+    def resume(self, request: Request) -> None:
+        """The events go on with those that `request` is answered with: results of pending calls."""
+        self._resume = replace(request, headers={**request.headers, **ACCEPT})
+        self._parser = None
 
     def more(self) -> Op[list[Event]]:
         """The next events, none after the last one.
@@ -76,8 +92,20 @@ class Follower:
         return again and self._waiting.allows(error)
 
     def _connect(self) -> Op[None]:
+        if self._resume is not None:
+            reply: Reply = yield from open_stream(self._resume)
+            try:
+                check(reply)
+            except ConflictError as error:
+                # Our own key: the first attempt was taken, only its answer was lost.
+                if error.type != IN_PROGRESS:
+                    raise
+                reply = yield from self._again()
+            self._resume = None
+            self._parser = Parser()
+            return
         if self._start is not None and not self.execution:
-            reply: Reply = yield from open_stream(self._start)
+            reply = yield from open_stream(self._start)
             try:
                 check(reply)
             except ConflictError as error:
@@ -88,10 +116,14 @@ class Follower:
             else:
                 self.execution = reply.headers.get(ID_HEADER, "")
         if self._start is None or not self.execution or self._seen or reply.status >= 400:
-            path = path_of("executions", self.execution, "events")
-            reply = yield from open_stream(Request("GET", path, {"after": str(self._seen)}, ACCEPT))
-            check(reply)
+            reply = yield from self._again()
         self._parser = Parser()
+
+    def _again(self) -> Op[Reply]:
+        path = path_of("executions", self.execution, "events")
+        reply = yield from open_stream(Request("GET", path, {"after": str(self._seen)}, ACCEPT))
+        check(reply)
+        return reply
 
     def _take(self, chunk: bytes) -> Op[list[Event]]:
         assert self._parser is not None
@@ -105,6 +137,8 @@ class Follower:
         for one in raw:
             if one[0] > self._seen or one[1] == "gap":
                 events.append((yield from self._event(one)))
+        if events and events[-1].kind == "tool_call_required":
+            self._parser = None  # a POST's stream ends here; the events go on in one of their own
         return events
 
     def _event(self, raw: RawEvent) -> Op[Event]:

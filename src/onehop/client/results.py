@@ -103,15 +103,39 @@ class Output:
         return show.terminal_output(self)
 
 
+@dataclass(frozen=True)
+class ToolCall:
+    """A call of a tool.
+
+    Attributes:
+        id: unique in its execution.
+        name: of the tool.
+        status: `pending` (it waits for the client), `ok`, `error`, `denied`, `abandoned` or `outcome_unknown`.
+        arguments: of a pending one.
+        needs: what a pending one waits for: `result` or `approval`.
+        error: how it failed.
+        ms: from its start to its end; None while it is pending.
+    """
+
+    id: str
+    name: str
+    status: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    needs: str = ""
+    error: str = ""
+    ms: float | None = None
+
+
 @dataclass(frozen=True, repr=False)
 class Result:
     """The outcome of an execution.
 
     Attributes:
         status: `ok`, `error` (it raised), `timeout`, `out_of_memory`, `output_limit`, `interrupted`, `killed`,
-            `kernel_died`, `protocol_error`, `outcome_unknown`, or `running`.
+            `kernel_died`, `protocol_error`, `outcome_unknown`, or `running`, or `tool_call_required`.
         results: what was displayed, in order, the last expression's value last.
         error: what the code raised, or None.
+        tool_calls: those that wait for the client; of an execution that has ended, all.
         files: workspace files that it made or changed; `files_truncated` when there are more.
         usage: time and memory; None while it runs.
         truncated: output or results were left out; `output_file` has the output's rest.
@@ -136,6 +160,7 @@ class Result:
     variables: str = "kept"
     reason: str = ""
     exit_code: int | None = None
+    tool_calls: list[ToolCall] = field(default_factory=list)
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> Result:
@@ -143,6 +168,7 @@ class Result:
         parts: dict[str, Any] = {
             "results": [Output(data) for data in document.get("results", ())],
             "files": [File.of(one) for one in document.get("files", ())],
+            "tool_calls": [record(ToolCall, one) for one in document.get("tool_calls", ())],
         }
         for name, kind in (("error", ErrorInfo), ("usage", Usage), ("output_file", OutputFile)):
             given = document.get(name)
@@ -190,11 +216,13 @@ class Event:
     """One thing that an execution told.
 
     Attributes:
-        kind: `stdout`, `stderr`, `result`, `error`, `gap` (numbers that are no longer stored) or, last, `end`.
+        kind: `stdout`, `stderr`, `result`, `error`, `tool_call`, `tool_result`, `tool_call_required`,
+            `gap` (numbers that are no longer stored) or, last, `end`.
         number: from 1 on, without gaps.
         text: of `stdout` and `stderr`; the traceback of `error`.
         output: of `result`.
         result: of `end`: all of it.
+        tool_calls: of `tool_call_required`: those that wait for the client.
     """
 
     kind: str
@@ -202,6 +230,7 @@ class Event:
     text: str = ""
     output: Output | None = None
     result: Result | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
 
 
 class Gathering:
@@ -226,6 +255,10 @@ class Gathering:
             if kind == "error":
                 self._error = data
                 return Event(kind, number, text=data["traceback"] or f"{data['name']}: {data['value']}")
+            if kind == "tool_call_required":
+                return Event(
+                    kind, number, tool_calls=tuple(record(ToolCall, one) for one in data["tool_calls"])
+                )
             if kind == "end":
                 return Event(kind, number, result=Result.of(self._whole(data)))
         except (KeyError, TypeError) as error:

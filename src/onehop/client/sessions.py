@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, Unpack
 
@@ -19,6 +19,7 @@ from onehop.client.records import SessionInfo, record
 from onehop.client.requests import JSON, document, get, path_of, post, send
 from onehop.client.results import Event, Result
 from onehop.client.steps import Flow, Op, Request
+from onehop.client.tools import Approve, OwnTools, Tool
 from onehop.client.where import Where
 from onehop.errors import NotFoundError, SessionEndedError, UnreachableError
 
@@ -40,6 +41,8 @@ def run(
     on_stdout: OnText | None = None,
     on_stderr: OnText | None = None,
     on_result: OnResult | None = None,
+    tools: Sequence[Tool] | None = None,
+    approve: Approve | None = None,
 ) -> Op[Result]:
     """Runs code; variables, imports and files of earlier runs are there.
 
@@ -56,6 +59,10 @@ def run(
         files: path in the workspace → text, bytes or the Path of a file here; written before the code runs.
         on_stdout, on_stderr: called with each piece of text as it comes.
         on_result: called with each displayed Output as it comes.
+        tools: what the code may call: functions of yours, which run here while this call lasts (those of a session
+            without), names of tools that the server has, tools as the API writes them. What nobody here can answer
+            makes this return with the status `tool_call_required`; `submit` goes on then.
+        approve: says for a call of a tool that needs approval whether it may be made.
 
     Raises:
         SessionBusyError: other code runs in this context.
@@ -65,6 +72,8 @@ def run(
     """
     path = yield from self._path("execute")
     body = _body(code, context, timeout_s, cpu_s, output_bytes, env, stdin, files)
+    own = OwnTools(tools, approve)
+    body["tools"] = own.field
 
     def give_up(execution: str) -> Op[object]:
         yield from interrupt(self, context=context)
@@ -74,7 +83,7 @@ def run(
             yield from get(path_of("executions", one), {"wait_s": SETTLE_S})
         return None
 
-    return (yield from executing.run(path, body, on_stdout, on_stderr, on_result, give_up))
+    return (yield from executing.run(path, body, on_stdout, on_stderr, on_result, give_up, own))
 
 
 def stream(

@@ -98,13 +98,20 @@ class Call:
 
 
 @dataclass(frozen=True)
+class CallAll:
+    """→ what each of a user's functions returns, or the Exception it raises; they run side by side."""
+
+    functions: list[Callable[[], Any]]
+
+
+@dataclass(frozen=True)
 class Emit(Generic[E]):
     """Hands out a value of a Flow."""
 
     value: E
 
 
-Step = Send | Open | Read | Pause | Call
+Step = Send | Open | Read | Pause | Call | CallAll
 Op = Generator[Step, Any, R]
 Flow = Generator[Step | Emit[E], Any, None]
 
