@@ -39,6 +39,12 @@ NO_SETTINGS = frozenset(
 """Variables of onehop that are no settings: of clients, of tests, and between its own processes."""
 
 
+class Tables(str):
+    """JSON of the tables of one setting: name → members. As text it can be passed on in a variable."""
+
+    __slots__ = ()
+
+
 def _setting(
     default: Any,
     help: str,
@@ -75,13 +81,18 @@ class Settings:
     database_url: str = _setting("", "database; empty: SQLite in <home>/state/onehop.db")
     environment: str = _setting("default", "environment of requests that name none")
     isolation: str = _setting("process", "how strong the wall is", choices=("process",))
+    tools: Tables = _setting(
+        Tables(),
+        "sources of tools: a .py module, an OpenAPI document, a URL or the command of an MCP server, each "
+        "[NAME=]TARGET; as [tools.NAME] in the file",
+    )
     strict: bool = _setting(False, "refuse to start with any protection weaker than the best")
     allow_no_namespaces: bool = _setting(
         False, "where namespaces are refused, run on seccomp, Landlock and rlimits alone"
     )
     uid_base: int = _limit(
         1_900_000_000,
-        "first of 65536 host uids for sandboxes (as root only)",
+        "first of 65536 host uids for sandboxes, and of 64 more for tools (as root only)",
         minimum=65_536,
         maximum=2**32 - 2**17,
     )
@@ -209,6 +220,8 @@ class Setting:
         return value
 
     def _convert(self, raw: Any) -> Any:
+        if self.kind is Tables:
+            return _tables(raw)
         if self.kind is bool:
             return _boolean(raw)
         if isinstance(raw, bool):
@@ -249,6 +262,7 @@ _NAMES: Mapping[type, str] = {
     tuple: "a list of texts",
     Path: "a path",
     bool: "true or false",
+    Tables: "tables",
 }
 
 
@@ -316,7 +330,7 @@ def load(flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] | No
         if setting.name in values or outside(setting.name):
             continue
         if setting.name in table:
-            take(setting.name, table[setting.name], f"the file {path}")
+            take(setting.name, _placed(setting, table[setting.name], path.parent), f"the file {path}")
         else:
             values[setting.name], sources[setting.name] = setting.default, "default"
     _check_together(values, sources)
@@ -388,6 +402,52 @@ def _expand(path: str | os.PathLike[str]) -> Path:
         return Path(path).expanduser().absolute()
     except RuntimeError:
         raise ValueError("'~' has no meaning for this user; give an absolute path") from None
+
+
+def _placed(setting: Setting, value: Any, folder: Path) -> Any:
+    """Paths in the tables of a file are meant from where the file is."""
+    if setting.kind is not Tables or not isinstance(value, dict):
+        return value
+    return {
+        name: {"folder": str(folder.absolute()), **one} if isinstance(one, dict) else one
+        for name, one in value.items()
+    }
+
+
+def _tables(raw: Any) -> Tables:
+    import json
+
+    if isinstance(raw, str):
+        if raw.lstrip().startswith("{"):
+            raw = json.loads(raw)
+        else:
+            raw = [part.strip() for part in raw.split(",") if part.strip()]
+    if isinstance(raw, list | tuple):
+        tables: dict[str, Any] = {}
+        for target in raw:
+            name, found = _target(target)
+            if name in tables:
+                raise ValueError(f"there are two of the name {name!r}; give one another, as NAME={target}")
+            tables[name] = {"target": found, "folder": os.getcwd()}
+        raw = tables
+    if not isinstance(raw, dict) or not all(isinstance(one, dict) for one in raw.values()):
+        raise TypeError(f"expected a table of its own for each, as [tools.NAME], got {raw!r}")
+    try:
+        return Tables(json.dumps(raw, sort_keys=True) if raw else "")
+    except TypeError as error:  # TOML has dates
+        raise ValueError(str(error)) from None
+
+
+def _target(text: Any) -> tuple[str, str]:
+    """Name and target of `[NAME=]TARGET`."""
+    if not isinstance(text, str) or not text:
+        raise TypeError(f"expected texts, got {text!r}")
+    name, separator, target = text.partition("=")
+    if separator and name.isidentifier() and target:
+        return name, target
+    address = re.match(r"https?://(?:[^/@]*@)?([^/:]+)", text)
+    place = address[1] if address else Path(text.split()[0]).stem
+    return re.sub(r"\W", "_", place).lstrip("_0123456789") or "tools", text
 
 
 def _boolean(raw: Any) -> bool:

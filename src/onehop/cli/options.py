@@ -28,6 +28,15 @@ def add_settings(parser: argparse.ArgumentParser, names: Collection[str] | None 
                 action=argparse.BooleanOptionalAction,
                 help=text,
             )
+        elif setting.kind is config.Tables:
+            group.add_argument(
+                setting.flag,
+                dest=setting.name,
+                default=None,
+                action="append",
+                metavar="[NAME=]TARGET",
+                help=text + "; may be given several times",
+            )
         else:
             group.add_argument(
                 setting.flag, dest=setting.name, default=None, metavar=_metavar(setting), help=text
