@@ -29,9 +29,11 @@ from onehop.api.metrics import Metrics
 from onehop.api.resources import PUBLIC, Operation, Resource
 from onehop.api.service import Service
 from onehop.api.sessions import Sessions
+from onehop.api.tools import Tools
 from onehop.config import Settings
 from onehop.errors import NotFoundError
 from onehop.sessions import Engine
+from onehop.tools.registry import Registry
 
 HEALTH = "/healthz"
 """Answers before the engine is ready; everything else waits for it."""
@@ -44,7 +46,7 @@ class App(FastAPI):
         operations: what the native routes do.
     """
 
-    def __init__(self, engine: Engine, settings: Settings) -> None:
+    def __init__(self, engine: Engine, settings: Settings, registry: Registry | None = None) -> None:
         super().__init__(
             title="onehop",
             version=__version__,
@@ -62,6 +64,7 @@ class App(FastAPI):
             *Commands(engine, executions).operations(),
             *Files(engine).operations(),
             *Archives(engine).operations(),
+            *Tools(registry).operations(),
             *Keys(engine).operations(),
             *Environments(engine).operations(),
             *Service(engine).operations(),
@@ -100,9 +103,9 @@ class App(FastAPI):
         await super().__call__(scope, receive, send)
 
 
-def create_app(engine: Engine, settings: Settings) -> App:
-    """The ASGI application for an engine; requests wait until it has been entered."""
-    return App(engine, settings)
+def create_app(engine: Engine, settings: Settings, registry: Registry | None = None) -> App:
+    """The ASGI application for an engine and its registered tools; requests wait until it has been entered."""
+    return App(engine, settings, registry)
 
 
 def _routes(operations: list[Operation]) -> list[Route]:

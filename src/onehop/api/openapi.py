@@ -83,7 +83,7 @@ def document(operations: list[Operation], settings: Settings) -> dict[str, Any]:
             "summary": "Runs AI-written Python in warm, jailed sessions.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
-        "tags": [{"name": name} for name in ("Executions", "Sessions", "Files", "Keys", "Server")],
+        "tags": [{"name": name} for name in ("Executions", "Sessions", "Files", "Tools", "Keys", "Server")],
         "paths": paths,
         "components": {"schemas": _schemas(operations, settings), "securitySchemes": SECURITY},
     }

@@ -17,11 +17,13 @@ import uvloop
 from onehop import config
 from onehop.api import logs, patience
 from onehop.api.app import create_app
-from onehop.config import Settings, is_loopback
+from onehop.config import UID_RANGE, Settings, is_loopback
 from onehop.errors import ConfigurationError, EngineError, OnehopError
 from onehop.sessions import Engine
 from onehop.store import Store
 from onehop.supervisor.client import SupervisorClient
+from onehop.tools import configure, launcher
+from onehop.tools.registry import Registry
 
 EXIT_SUPERVISOR_LOST = 75
 """The exit status that tells the parent to start supervisor and gateway again (EX_TEMPFAIL)."""
@@ -43,6 +45,7 @@ def serve(
     listener: socket.socket | None = None,
     on_ready: Callable[[str], None] | None = None,
     on_beat: Callable[[], None] | None = None,
+    tools: socket.socket | None = None,
 ) -> int:
     """Serves until SIGTERM or SIGINT; returns the exit status.
 
@@ -51,13 +54,14 @@ def serve(
         listener: a bound socket, instead of the host and port of the settings.
         on_ready: called with the server's URL once it answers requests.
         on_beat: called every BEAT_S seconds by the event loop, as a sign that it turns.
+        tools: the socket of the workers' launcher; left out, it is started here if there are sources.
 
     Raises:
         ConfigurationError: the address is taken, or no loopback address and there is no key, or the
             database cannot be opened.
         EngineError: there is no supervisor.
     """
-    return uvloop.run(_serve(settings, supervisor_path, listener, on_ready, on_beat))
+    return uvloop.run(_serve(settings, supervisor_path, listener, on_ready, on_beat, tools))
 
 
 def keyless(settings: Settings) -> ConfigurationError:
@@ -109,27 +113,52 @@ async def _serve(
     listener: socket.socket | None,
     on_ready: Callable[[str], None] | None,
     on_beat: Callable[[], None] | None,
+    tools: socket.socket | None,
 ) -> int:
     async with contextlib.AsyncExitStack() as stack:
         if listener is not None:
             stack.callback(listener.close)
+        registry = _registry(settings, tools, stack)
         client = await SupervisorClient.connect(supervisor_path)
         stack.push_async_callback(client.close)
         store = Store.open(settings.database_url, settings.state)
         stack.callback(store.close)
-        engine = Engine(settings, client, store)
+        engine = Engine(settings, client, store, registry)
         if listener is None:
             if not is_loopback(settings.host) and not engine.keyring.usable:
                 raise keyless(settings)
             listener = listen(settings)
             stack.callback(listener.close)
-        await _run(engine, settings, listener, on_ready, on_beat)
+        await _run(engine, registry, settings, listener, on_ready, on_beat)
         lost = engine.lost.is_set()
     return EXIT_SUPERVISOR_LOST if lost else 0
 
 
+def _registry(
+    settings: Settings, channel: socket.socket | None, stack: contextlib.AsyncExitStack
+) -> Registry | None:
+    """The registered tools, their workers started; None when no source is configured."""
+    specs = configure.sources(settings)
+    if not specs:
+        return None
+    if channel is None:
+        configure.check(specs)
+        launched = launcher.start(
+            specs,
+            first_uid=settings.uid_base + UID_RANGE if os.geteuid() == 0 else None,
+            allow_no_namespaces=settings.allow_no_namespaces,
+        )
+        stack.callback(launched.end)
+        channel = launched.channel
+    registry = Registry(settings, specs)
+    registry.attach(channel)
+    stack.callback(registry.close)
+    return registry
+
+
 async def _run(
     engine: Engine,
+    registry: Registry | None,
     settings: Settings,
     listener: socket.socket,
     on_ready: Callable[[str], None] | None,
@@ -138,7 +167,7 @@ async def _run(
     """Serves with the engine, and before it: /healthz answers while the supervisor is still starting."""
     server = _Server(
         uvicorn.Config(
-            create_app(engine, settings),
+            create_app(engine, settings, registry),
             http=patience.PatientProtocol,
             ws="none",
             lifespan="off",
@@ -157,6 +186,8 @@ async def _run(
 
     async def operate() -> None:
         try:
+            if registry is not None:
+                await registry.settled()
             async with engine:
                 if on_ready is not None:
                     on_ready(_url(listener))

@@ -57,6 +57,7 @@ def _serve(spec: dict[str, Any], report: TextIO) -> int:
             listener=listener,
             on_ready=lambda _: say(READY),
             on_beat=lambda: say(BEAT),
+            tools=socket.socket(fileno=spec["tools_fd"]) if spec["tools_fd"] >= 0 else None,
         )
     except EngineError:
         return SUPERVISOR_LOST_EXIT  # the master knows more about the supervisor than we do

@@ -47,6 +47,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             metavar="N",
             help=text + " (default: no limit)",
         )
+    create.add_argument(
+        "--tools",
+        action="append",
+        metavar="PATTERN",
+        help="registered tools that it may call, as weather.forecast or 'weather.*'; may be given several times, "
+        "'' is none at all (default: all)",
+    )
     create.add_argument("--e2b", action="store_true", help="of the form that E2B's clients insist on")
     listing = commands.add_parser("list", help="all keys, without the keys themselves", allow_abbrev=False)
     revoke = commands.add_parser("revoke", help="make a key useless", allow_abbrev=False)
@@ -66,9 +73,12 @@ def _create(arguments: argparse.Namespace) -> int:
     from onehop.sessions.keys import KeyLimits, key_info, make_key
     from onehop.store import keys
 
-    given = {name: _number(getattr(arguments, f"limit_{name}"), name) for name in LIMITS}
+    given: dict[str, Any] = {name: _number(getattr(arguments, f"limit_{name}"), name) for name in LIMITS}
     try:
-        limits = msgspec.convert({name: value for name, value in given.items() if value}, KeyLimits)
+        if arguments.tools is not None:
+            given["tools"] = [one for one in arguments.tools if one]
+        wanted = {name: value for name, value in given.items() if value is not None}
+        limits = msgspec.convert(wanted, KeyLimits)
         key, row = make_key(
             name=arguments.name,
             owner=arguments.owner,
@@ -138,6 +148,8 @@ def _line(info: KeyInfo) -> tuple[str, ...]:
     limits = [
         f"{name}={getattr(info.limits, name):g}" for name in LIMITS if getattr(info.limits, name) is not None
     ]
+    if info.limits.tools is not None:
+        limits.append(f"tools={' '.join(info.limits.tools) or 'none'}")
     return (
         info.id,
         info.prefix + "…",

@@ -28,6 +28,7 @@ from onehop.supervisor import spawn
 
 if TYPE_CHECKING:
     from onehop.environments.model import Environment
+    from onehop.tools import launcher
 
 READY_TIMEOUT_S = 60.0
 GATEWAY_STOP_S = 3.0
@@ -140,8 +141,11 @@ class Child:
 class Gateway(Child):
     """The gateway's process, and what it says about itself while it starts."""
 
-    def __init__(self, process: subprocess.Popen[bytes], report_fd: int) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes], report_fd: int, tools: launcher.Launched | None
+    ) -> None:
         super().__init__(process)
+        self._tools = tools
         self.report_fd = report_fd
         self.serves = False
         """It has said that it and its engine are ready."""
@@ -159,6 +163,7 @@ class Gateway(Child):
                 service.own_directory(settings.state, uid)
             except OSError as error:
                 raise EngineError(f"the state cannot be kept in {settings.state}: {error}") from error
+        tools = _start_tools(settings) if listener is not None else None
         read_fd, write_fd = os.pipe()
         spec = {
             "uid": uid,
@@ -168,6 +173,7 @@ class Gateway(Child):
             "allow_no_namespaces": settings.allow_no_namespaces,
             "supervisor_path": supervisor,
             "listen_fd": listener.fileno() if listener else -1,
+            "tools_fd": tools.channel.fileno() if tools else -1,
             "report_fd": write_fd,
             "check_only": listener is None,
         }
@@ -184,15 +190,19 @@ class Gateway(Child):
                 cwd="/",
                 stdin=subprocess.DEVNULL,
                 stdout=sys.stderr.fileno(),
-                pass_fds=[write_fd, *([listener.fileno()] if listener else [])],
+                pass_fds=[fd for fd in (write_fd, spec["listen_fd"], spec["tools_fd"]) if fd >= 0],
                 start_new_session=True,  # Ctrl-C is for the master, which then ends everything in order
             )
         except OSError as error:
             os.close(read_fd)
+            if tools is not None:
+                tools.end()
             raise EngineError(f"the gateway cannot be started: {error}") from error
         finally:
             os.close(write_fd)
-        return cls(process, read_fd)
+        if tools is not None:
+            tools.channel.close()  # it is the gateway's now, and ends with it
+        return cls(process, read_fd, tools)
 
     def row(self, timeout_s: float = 10.0) -> Report:
         """Its line among the protections. Raises EngineError when it could not be confined."""
@@ -234,6 +244,27 @@ class Gateway(Child):
     def close(self) -> None:
         super().close()
         self._hang_up()
+        if self._tools is not None:
+            self._tools.end()
+            self._tools = None
+
+
+def _start_tools(settings: Settings) -> launcher.Launched | None:
+    """Started here, and not by the gateway: it needs our privileges, and the secrets are none of the gateway's."""
+    from onehop.tools import configure, launcher
+
+    specs = configure.sources(settings)
+    if not specs:
+        return None
+    uid = service_uid(settings)
+    try:
+        return launcher.start(
+            specs,
+            first_uid=None if uid is None else uid + 1,
+            allow_no_namespaces=settings.allow_no_namespaces,
+        )
+    except OSError as error:
+        raise EngineError(f"the launcher of the tools' workers cannot be started: {error}") from error
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -46,6 +46,10 @@ def main(arguments: argparse.Namespace) -> int:
     from onehop.cli import processes
 
     say = functools.partial(_say, log_format=settings.log_format)
+    if settings.tools:
+        from onehop.tools import configure
+
+        configure.check(configure.sources(settings))
     if not is_loopback(settings.host):
         _check_key(settings)
     with _only_server(settings), processes.listen(settings.host, settings.port) as listener:
@@ -121,6 +125,7 @@ def screen(
         f"  state        {settings.state}",
         f"  environment  {built.name} ({packages}): {built.path}",
         "",
+        *([f"  tools        {', '.join(json.loads(settings.tools))}", ""] if settings.tools else []),
         *protections(rows),
         "",
         "  Try:",
@@ -145,6 +150,7 @@ def line(
         "pid": os.getpid(),
         "started_s": round(started_s, 3),
         "state": str(settings.state),
+        "tools": list(json.loads(settings.tools or "{}")),
         "environment": {"name": built.name, "python": built.python_version, "path": str(built.path)},
         "protections": rows,
     }

@@ -169,7 +169,7 @@ def create_key(
     owner: str | None = None,
     scopes: Sequence[str] | None = None,
     expires_in_s: float | None = None,
-    limits: Mapping[str, float | None] | None = None,
+    limits: Mapping[str, Any] | None = None,
 ) -> Op[KeyInfo]:
     """Makes a key; its secret, `key`, is told this once. The first key ends the time without keys.
 
@@ -178,7 +178,8 @@ def create_key(
         owner: the tenant whose things it reaches; a new one of its own when left out.
         scopes: `execute` (includes `read`; what it gets when left out), `read`, `admin`.
         expires_in_s: seconds until it is of no use any more.
-        limits: of max_sessions, executions_per_minute, cpu_s_per_hour, max_memory_mb, max_workspace_mb.
+        limits: of max_sessions, executions_per_minute, cpu_s_per_hour, max_memory_mb, max_workspace_mb, tools (a list of
+            patterns).
     """
     body = {
         "name": name,

@@ -23,6 +23,7 @@ class Limits:
         executions_per_minute: starts of executions.
         cpu_s_per_hour: CPU seconds.
         max_memory_mb, max_workspace_mb: ceilings of one sandbox in MiB.
+        tools: patterns of the registered tools that may be called.
     """
 
     max_sessions: int | None = None
@@ -30,6 +31,7 @@ class Limits:
     cpu_s_per_hour: float | None = None
     max_memory_mb: int | None = None
     max_workspace_mb: int | None = None
+    tools: tuple[str, ...] | None = None
 
 
 NO_LIMITS = Limits()
@@ -49,6 +51,11 @@ class Caller:
     key: str = ""
     scopes: frozenset[str] = SCOPES
     limits: Limits = NO_LIMITS
+
+    @property
+    def tools(self) -> tuple[str, ...] | None:
+        """Patterns of the registered tools that may be called; None for all."""
+        return self.limits.tools
 
 
 def label(caller: Caller) -> str:

@@ -26,6 +26,8 @@ SHOWN_CHARACTERS = 5
 MAX_NAME = 255
 OWNER = re.compile(r"[A-Za-z0-9._@:-]{0,64}")
 
+ToolPattern = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.*?/:-]{1,128}(?![\s\S])")]
+
 _IMPLIED = {EXECUTE: {READ}, ADMIN: {READ}, READ: set[str]()}
 
 
@@ -37,6 +39,7 @@ class KeyLimits(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields
         executions_per_minute: starts of executions within any 60 seconds.
         cpu_s_per_hour: CPU seconds within an hour.
         max_memory_mb, max_workspace_mb: ceilings of one sandbox in MiB.
+        tools: registered tools that may be called: names, `source.*`, or `*`; an empty list is none at all.
     """
 
     max_sessions: PositiveInt | None = None
@@ -44,9 +47,11 @@ class KeyLimits(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields
     cpu_s_per_hour: Positive | None = None
     max_memory_mb: Annotated[int, Meta(ge=64)] | None = None
     max_workspace_mb: PositiveInt | None = None
+    tools: Annotated[list[ToolPattern], Meta(max_length=1000)] | None = None
 
     def limits(self) -> Limits:
-        return Limits(**msgspec.structs.asdict(self))
+        given = msgspec.structs.asdict(self)
+        return Limits(**given | {"tools": None if self.tools is None else tuple(self.tools)})
 
 
 class KeyRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):

@@ -38,7 +38,7 @@ class Checker:
     def __init__(self, schema: dict[str, Any], field: str) -> None:
         kind = schema.get("type", "object")
         if kind != "object":
-            raise _invalid(field, f"arguments are an object, so its type is \"object\", not {str(kind)[:40]!r}")
+            raise _invalid(field, f'arguments are an object, so its type is "object", not {str(kind)[:40]!r}')
         try:
             size = len(msgspec.json.encode(schema))
             self._validator = jsonschema_rs.validator_for(schema, offline=True, pattern_options=_PATTERNS)
@@ -59,7 +59,9 @@ class Checker:
             return ""
         found = []
         for error in islice(self._validator.iter_errors(arguments), MAX_PROBLEMS):
-            where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.instance_path)
+            where = "".join(
+                f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.instance_path
+            )
             found.append(f"{where[1:]}: {error.message[:300]}" if where else error.message[:300])
         return "; ".join(found) or "they do not match the tool's parameters"
 

@@ -63,7 +63,11 @@ def _source(name: str, table: dict[str, Any], where: str) -> SourceSpec:
     if kind == "python":
         if not isinstance(options.get("module"), str) or set(options) != {"module"}:
             wrong = sorted(set(options) - {"module"})
-            what = f"there is no member {wrong[0]!r}" if wrong else "`module` is missing, the path of a Python file"
+            what = (
+                f"there is no member {wrong[0]!r}"
+                if wrong
+                else "`module` is missing, the path of a Python file"
+            )
             raise ConfigurationError(f"{where}: {what}")
         options["module"] = _absolute(options["module"], folder)
         readable.append(options["module"])
@@ -75,7 +79,9 @@ def _source(name: str, table: dict[str, Any], where: str) -> SourceSpec:
     if timeout_s is not None and (
         isinstance(timeout_s, bool) or not isinstance(timeout_s, int | float) or not 0 < timeout_s < 1e6
     ):
-        raise ConfigurationError(f"{where}.timeout_s: expected a number of seconds above 0, got {timeout_s!r}")
+        raise ConfigurationError(
+            f"{where}.timeout_s: expected a number of seconds above 0, got {timeout_s!r}"
+        )
     return SourceSpec(
         name=name,
         kind=kind,
