@@ -81,7 +81,7 @@ class Settings:
     database_url: str = _setting("", "database; empty: SQLite in <home>/state/onehop.db")
     environment: str = _setting("default", "environment of requests that name none")
     isolation: str = _setting("process", "how strong the wall is", choices=("process",))
-    tools: Tables = _setting(
+    tools: Tables = _setting(  # noqa: RUF009 - as above
         Tables(),
         "sources of tools: a .py module, an OpenAPI document, a URL or the command of an MCP server, each "
         "[NAME=]TARGET; as [tools.NAME] in the file",

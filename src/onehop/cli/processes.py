@@ -190,7 +190,7 @@ class Gateway(Child):
                 cwd="/",
                 stdin=subprocess.DEVNULL,
                 stdout=sys.stderr.fileno(),
-                pass_fds=[fd for fd in (write_fd, spec["listen_fd"], spec["tools_fd"]) if fd >= 0],
+                pass_fds=[write_fd, *(one.fileno() for one in (listener, tools and tools.channel) if one)],
                 start_new_session=True,  # Ctrl-C is for the master, which then ends everything in order
             )
         except OSError as error:

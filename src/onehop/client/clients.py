@@ -178,8 +178,8 @@ def create_key(
         owner: the tenant whose things it reaches; a new one of its own when left out.
         scopes: `execute` (includes `read`; what it gets when left out), `read`, `admin`.
         expires_in_s: seconds until it is of no use any more.
-        limits: of max_sessions, executions_per_minute, cpu_s_per_hour, max_memory_mb, max_workspace_mb, tools (a list of
-            patterns).
+        limits: of max_sessions, executions_per_minute, cpu_s_per_hour, max_memory_mb, max_workspace_mb, and tools
+            (patterns of names).
     """
     body = {
         "name": name,

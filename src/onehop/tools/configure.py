@@ -71,10 +71,10 @@ def _source(name: str, table: dict[str, Any], where: str) -> SourceSpec:
             raise ConfigurationError(f"{where}: {what}")
         options["module"] = _absolute(options["module"], folder)
         readable.append(options["module"])
-    elif kind == "openapi" and isinstance(options.get("document"), str):
-        if not _is_url(options["document"]):
-            options["document"] = _absolute(options["document"], folder)
-            readable.append(options["document"])
+    document = options.get("document")
+    if kind == "openapi" and isinstance(document, str) and not _is_url(document):
+        options["document"] = _absolute(document, folder)
+        readable.append(options["document"])
     timeout_s = table.get("timeout_s")
     if timeout_s is not None and (
         isinstance(timeout_s, bool) or not isinstance(timeout_s, int | float) or not 0 < timeout_s < 1e6

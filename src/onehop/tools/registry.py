@@ -143,6 +143,11 @@ class Registry:
         if self._workers is not None:
             self._workers.close()
 
+    @property
+    def timeout_s(self) -> float:
+        """Seconds that a call may take where neither request nor tool says anything."""
+        return self._settings.tool_timeout_s
+
     # --- what there is --------------------------------------------------------------------------------
 
     def sources(self) -> list[SourceState]:
@@ -208,8 +213,18 @@ class Registry:
             entries = [self._tools[name].entry for name in kept.names] + client_entries(client)
             toolset.catalogue = catalogue_id(entries)
             toolset.client = client
+            if toolset.catalogue not in self._views:
+                self._check_client(kept.names, client)
         self._view(toolset)
         return toolset
+
+    def _check_client(self, names: list[str], client: list[ClientTool]) -> None:
+        taken = {*names, *(self._tools[name].entry.path for name in names)}
+        for number, one in enumerate(client):
+            if one.name in taken:
+                raise InvalidRequestError(f"tools: there are two of the name {one.name!r}", field="tools")
+            taken.add(one.name)
+            Checker(one.parameters, f"tools[{number}].parameters")
 
     def _choose(self, strings: tuple[str, ...], caller: Caller) -> list[str]:
         chosen: set[str] = set()
@@ -255,12 +270,10 @@ class Registry:
 
     def _look(self, toolset: ToolSet) -> _View:
         tools = {name: self._tools[name] for name in toolset.names if name in self._tools}
-        taken = {path for tool in tools.values() for path in (tool.spec.name, tool.entry.path)}
-        client: dict[str, tuple[ClientTool, Checker]] = {}
-        for number, one in enumerate(toolset.client):
-            if one.name in taken or one.name in client:
-                raise InvalidRequestError(f"tools: there are two of the name {one.name!r}", field="tools")
-            client[one.name] = one, Checker(one.parameters, f"tools[{number}].parameters")
+        client = {
+            one.name: (one, Checker(one.parameters, f"tools[{number}].parameters"))
+            for number, one in enumerate(toolset.client)
+        }
         entries = [tool.entry for tool in tools.values()] + client_entries(toolset.client)
         return _View(tools, client, entries)
 

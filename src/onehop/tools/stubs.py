@@ -69,7 +69,8 @@ def _function(name: str, entry: ToolEntry, indent: str) -> list[str]:
         parameters.append(text)
         if isinstance(member.get("description"), str) and member["description"].strip():
             told.append(f"{one}: {_one_line(member['description'])}")
-    if (len(told) < len(properties) and any(not _is_name(one) for one in properties)) or schema.get("additionalProperties") not in (None, False):
+    closed = schema.get("additionalProperties") in (None, False)
+    if not closed or not all(map(_is_name, properties)):
         parameters.append("**others: Any")
     returns = _type(entry.returns, entry.returns, 0) if entry.returns else "Any"
     lines = _signature(name, parameters, returns, indent)
