@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from onehop.client.results import ErrorInfo, Event, Output, OutputFile, Result, ToolCall, Usage
     from onehop.client.sessions import AsyncSession, Session
     from onehop.errors import ExecutionFailedError, OnehopError, ProblemError, UnreachableError
+    from onehop.tools.declare import tool
 
 _WHERE = {
     "AsyncClient": "client.clients",
@@ -61,6 +62,7 @@ _WHERE = {
     "ToolCall": "client.results",
     "Usage": "client.results",
     "run": "client.oneshot",
+    "tool": "tools.declare",
 }
 """Where each public name is; it is loaded when it is first asked for."""
 
@@ -101,6 +103,7 @@ __all__ = [
     "Usage",
     "__version__",
     "run",
+    "tool",
 ]
 
 

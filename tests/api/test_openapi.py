@@ -57,6 +57,7 @@ ROUTES = {
     "GET /api/keys",
     "POST /api/keys",
     "DELETE /api/keys/{key_id}",
+    "GET /api/tools",
     "GET /api/usage",
     "GET /healthz",
     "GET /api/environments",

@@ -49,7 +49,7 @@ def allowed(name: str, patterns: tuple[str, ...]) -> bool:
 
 def near(name: str, names: Iterable[str]) -> str:
     """A sentence with the names that may be meant, or nothing."""
-    known = list(islice(names, MAX_COMPARED))
+    known = list(dict.fromkeys(islice(names, MAX_COMPARED)))
     last = name[:128].rpartition(".")[2]
     found = [one for one in known if one.rpartition(".")[2] == last][:3]
     found = found or get_close_matches(name[:128], known, n=3, cutoff=0.6)

@@ -184,7 +184,7 @@ class Registry:
         self._by_path = {tool.entry.path: name for name, tool in self._tools.items()}
         self._views.clear()
         self._chosen.clear()
-        log.info("%s: %d tools", source, len(found))
+        log.debug("%s: %d tools", source, len(found))
 
     # --- what an execution may call -------------------------------------------------------------------
 
