@@ -30,7 +30,7 @@ from onehop.sessions.calls import (
 )
 from onehop.tools import naming
 from onehop.tools.model import ErrorFrame, RawResultFrame, SourceSpec, ToolSpec
-from onehop.tools.schemas import Checker
+from onehop.tools.checking import Checker
 from onehop.tools.workers import SourceLink, Workers
 
 MAX_CHOICES = 1000

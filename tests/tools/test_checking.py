@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from onehop.errors import InvalidRequestError
-from onehop.tools.schemas import Checker
+from onehop.tools.checking import Checker
 
 CITY = {
     "type": "object",
