@@ -29,8 +29,8 @@ from onehop.sessions.calls import (
     client_entries,
 )
 from onehop.tools import naming
-from onehop.tools.model import ErrorFrame, RawResultFrame, SourceSpec, ToolSpec
 from onehop.tools.checking import Checker
+from onehop.tools.model import ErrorFrame, RawResultFrame, SourceSpec, ToolSpec
 from onehop.tools.workers import SourceLink, Workers
 
 MAX_CHOICES = 1000
