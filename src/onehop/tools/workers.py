@@ -24,6 +24,8 @@ MAX_UNSENT_BYTES = 128 * 1024 * 1024
 """A worker that reads nothing is given no more than this."""
 FIRST_DELAY_S = 0.1
 MAX_DELAY_S = 30.0
+MAX_WAIT_S = 1.0
+"""One that served is started again after no more than that, however often it dies: calls wait for it."""
 STEADY_S = 30.0
 """Who has run this long is started again without delay."""
 START_TIMEOUT_S = 60.0
@@ -299,7 +301,7 @@ class SourceLink:
         elif worker is self._current:
             self._current = None
             log.warning("%s: its worker is lost (%s); starting it again", self.name, reason)
-            self._again(time.monotonic() - worker.started_s, reason)
+            self._again(time.monotonic() - worker.started_s, MAX_WAIT_S)
         for call in pending:
             if call.again:
                 call.again = False
@@ -314,7 +316,7 @@ class SourceLink:
             log.error("%s: its new worker did not start, the old one goes on: %s", self.name, reason)
             return
         log.error("%s: %s", self.name, reason)
-        self._again(0.0, reason)
+        self._again(0.0, MAX_DELAY_S)
         self.problem = reason
         self.settled.set()
         waiting = list(self._waiting.values())
@@ -322,10 +324,8 @@ class SourceLink:
         for call in waiting:
             self._send(call)
 
-    def _again(self, lived_s: float, reason: str) -> None:
-        self._delay_s = 0.0 if lived_s >= STEADY_S else min(MAX_DELAY_S, self._delay_s * 2 or FIRST_DELAY_S)
-        if self._delay_s > FIRST_DELAY_S:
-            self.problem = reason  # it fails again and again: nobody waits for it
+    def _again(self, lived_s: float, most_s: float) -> None:
+        self._delay_s = 0.0 if lived_s >= STEADY_S else min(most_s, self._delay_s * 2 or FIRST_DELAY_S)
         if self._timer is not None:
             self._timer.cancel()
         if not self._starting:
