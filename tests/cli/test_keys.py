@@ -52,6 +52,7 @@ def test_everything_about_a_key(home: Path) -> None:
         *("--name", "n", "--owner", "alice", "--scope", "read", "--scope", "admin", "--expires", "2h"),
         *("--max-sessions", "1", "--executions-per-minute", "2", "--cpu-s-per-hour", "3.5"),
         *("--max-memory-mb", "128", "--max-workspace-mb", "5"),
+        *("--tools", "weather.*", "--tools", "mine.add"),
     )
     (row,) = listed(home)
     assert row == {name: value for name, value in made.items() if name != "key"}
@@ -62,8 +63,17 @@ def test_everything_about_a_key(home: Path) -> None:
         "cpu_s_per_hour": 3.5,
         "max_memory_mb": 128,
         "max_workspace_mb": 5,
+        "tools": ["weather.*", "mine.add"],
     }
     assert row["expires_at"] > row["created_at"]
+
+
+def test_a_key_for_no_tools_and_patterns_that_are_none(home: Path, tmp_path: Path) -> None:
+    assert create(home, "--tools", "")["limits"]["tools"] == []
+    assert create(home)["limits"]["tools"] is None
+    done = onehop("keys", "create", "--tools", "a b", "--home", str(home), cwd=tmp_path, code=2)
+    assert "--limits" not in done.stderr
+    assert "tools" in done.stderr
 
 
 def test_a_revoked_key_stays_in_the_list(home: Path, tmp_path: Path) -> None:

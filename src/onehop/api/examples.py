@@ -29,6 +29,7 @@ KEY: dict[str, Any] = {
         "cpu_s_per_hour": 600,
         "max_memory_mb": None,
         "max_workspace_mb": None,
+        "tools": None,
     },
     "created_at": "2026-11-22T12:00:00.000Z",
     "expires_at": "2027-02-20T12:00:00.000Z",

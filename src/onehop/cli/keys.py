@@ -49,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         )
     create.add_argument(
         "--tools",
+        dest="limit_tools",  # a setting is called like that, too
         action="append",
         metavar="PATTERN",
         help="registered tools that it may call, as weather.forecast or 'weather.*'; may be given several times, "
@@ -75,8 +76,8 @@ def _create(arguments: argparse.Namespace) -> int:
 
     given: dict[str, Any] = {name: _number(getattr(arguments, f"limit_{name}"), name) for name in LIMITS}
     try:
-        if arguments.tools is not None:
-            given["tools"] = [one for one in arguments.tools if one]
+        if arguments.limit_tools is not None:
+            given["tools"] = [one for one in arguments.limit_tools if one]
         wanted = {name: value for name, value in given.items() if value is not None}
         limits = msgspec.convert(wanted, KeyLimits)
         key, row = make_key(
