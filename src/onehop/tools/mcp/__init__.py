@@ -1,0 +1,1 @@
+"""MCP servers as sources of tools, over stdio and over streamable HTTP."""

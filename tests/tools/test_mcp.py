@@ -1,0 +1,267 @@
+"""Servers of MCP over stdio: somebody else's, and one by hand that keeps no promise."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from onehop.errors import ProtocolError
+from onehop.tools.mcp.stdio import Lines, TooLong
+from onehop.tools.model import ErrorFrame
+from tests.tools.conftest import Source, until
+from tests.tools.remote import HERE, worker
+
+HOSTILE = (sys.executable, str(HERE / "hostile_mcp.py"))
+
+
+@asynccontextmanager
+async def hostile(*habits: str, secrets: tuple[str, ...] = (), **options: Any) -> AsyncIterator[Source]:
+    options = {"command": [*HOSTILE, *habits], **options}
+    async with worker("mcp", options, secrets=secrets, readable=(HOSTILE[1],)) as api:
+        yield api
+
+
+def error(frame: Any, kind: str) -> str:
+    assert isinstance(frame, ErrorFrame), frame
+    assert frame.kind == kind, frame
+    return frame.message
+
+
+def tools(source: Source) -> dict[str, Any]:
+    return {one.name: one for one in source.catalogues[-1]}
+
+
+def alive(pid: int) -> bool:
+    try:
+        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False
+
+
+def opened(folder: Path) -> Path:
+    """The worker's user may write into it."""
+    folder.chmod(0o777)
+    for parent in folder.parents:
+        if parent.name.startswith("pytest-"):
+            parent.chmod(0o755)
+    return folder
+
+
+async def test_somebody_elses_server() -> None:
+    command = [sys.executable, "-m", "mcp_server_time", "--local-timezone", "Europe/Oslo"]
+    async with worker("mcp", {"command": command}) as api:
+        found = tools(api)
+        assert set(found) == {"get_current_time", "convert_time"}
+        assert found["get_current_time"].parameters["required"] == ["timezone"]
+        assert found["get_current_time"].description
+        now = await api.call("get_current_time", {"timezone": "Asia/Tokyo"})
+        assert now["timezone"] == "Asia/Tokyo" and now["datetime"].endswith("+09:00")
+        there = {"source_timezone": "Asia/Tokyo", "time": "12:00", "target_timezone": "UTC"}
+        assert "T03:00:00" in (await api.call("convert_time", there))["target"]["datetime"]
+        assert "'timezone' is a required" in error(await api.call("get_current_time"), "bad_arguments")
+        assert "Atlantis" in error(await api.call("get_current_time", {"timezone": "Atlantis"}), "failed")
+        both = [api.call("get_current_time", {"timezone": zone}) for zone in ("UTC", "Europe/Paris") * 20]
+        assert [one["timezone"] for one in await asyncio.gather(*both)] == ["UTC", "Europe/Paris"] * 20
+
+
+async def test_annotations_become_policy() -> None:
+    async with hostile() as api:
+        found = tools(api)
+        assert (found["die"].read_only, found["die"].idempotent) == (True, True)
+        assert (found["echo"].read_only, found["echo"].idempotent) == (False, True)
+        assert (found["noop"].read_only, found["noop"].idempotent) == (False, False)
+        assert {name for name, one in found.items() if one.requires_approval} == {"delete_all"}
+    async with hostile(approval="writes", offer=["noop", "d*", "append"]) as api:
+        found = tools(api)
+        assert set(found) == {"noop", "die", "die_writing", "delete_all", "append"}
+        assert {name for name, one in found.items() if one.requires_approval} == {
+            "noop",
+            "die_writing",
+            "delete_all",
+        }
+    async with hostile(approval="never") as api:
+        assert not any(one.requires_approval for one in api.catalogues[-1])
+
+
+async def test_results() -> None:
+    async with hostile() as api:
+        assert await api.call("noop") == "ok"
+        assert await api.call("echo", {"a": [1, None]}) == {"a": [1, None]}
+        value, files = await api.call("blocks")
+        assert value[0] == "one" and value[2] == "a note"
+        assert files[value[1]] == b"\x89PNG\r\n\x1a\n" and value[1].endswith(".png")
+        assert files[value[3]] == b"\x00\x01\x02" and value[3].endswith("-data.bin")
+        assert value[4] == {"type": "resource_link", "uri": "file:///b", "name": "b"}
+        assert await api.call("json") == '{"a": [1, 2]}'
+        assert error(await api.call("error"), "failed") == "it is raining"
+        assert error(await api.call("refuse"), "bad_arguments") == "n is missing"
+        assert "no base64" in error(await api.call("badimage"), "bad_result")
+        assert "nan, which JSON does not have" in error(await api.call("nan"), "bad_result")
+        assert "none of MCP" in error(await api.call("nonsense"), "bad_result")
+        assert await api.call("garbage") == "after garbage"
+    async with hostile(parse_json=True) as api:
+        assert await api.call("json") == {"a": [1, 2]}
+        assert await api.call("noop") == "ok"
+
+
+async def test_promises_about_results(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "onehop.tools")
+    async with hostile() as api:
+        assert tools(api)["promised"].returns["required"] == ["n"]
+        assert await api.call("promised") == {"n": 1}
+        assert await api.call("texted") == {"n": 2}
+        assert await api.call("broken") == {"n": "one"}
+        await until(lambda: "broken: its result does not match its output schema (n: 'one'" in caplog.text)
+        assert await api.call("unstructured") == "two"
+        await until(lambda: "unstructured: it has an output schema but sent no structured" in caplog.text)
+        assert tools(api)["badschema"].parameters == {"type": "object"}
+        assert tools(api)["badschema"].returns is None
+        assert await api.call("badschema", {"a": 1}) == "ok"
+        assert await api.call("elsewhere", {"n": 1}) == "ok"  # no reference to another place is followed
+        assert "'n' is a required property" in error(await api.call("wants"), "bad_arguments")
+
+
+async def test_what_the_server_sees(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NAMED", "named")
+    monkeypatch.setenv("NOT_NAMED", "secret")
+    async with hostile(secrets=("NAMED",), env={"MODE": "test"}) as api:
+        seen = await api.call("variables")
+    assert seen["NAMED"] == "named" and seen["MODE"] == "test"
+    inherited = {
+        "PATH",
+        "HOME",
+        "TMPDIR",
+        "LANG",
+        "LC_ALL",
+        "LC_CTYPE",
+        "TZ",
+        "SSL_CERT_FILE",
+        "SSL_CERT_DIR",
+    }
+    assert set(seen) - inherited - {"NAMED", "MODE", "PYTHONDONTWRITEBYTECODE"} == set()
+
+
+async def test_a_server_that_dies(tmp_path: Path) -> None:
+    mark = str(opened(tmp_path) / "mark")
+    async with hostile() as api:
+        pid = int(await api.call("pid"))
+        told = error(await api.call("die_writing"), "unavailable")
+        assert told == "the MCP server is not available: the server ended with exit code 3: my last words"
+        assert int(await api.call("pid")) != pid  # it was started again
+        assert await api.call("die", {"mark": mark}) == "the second time"
+
+
+async def test_a_server_that_dies_takes_only_its_own_calls() -> None:
+    async with hostile() as api:
+        calls = [asyncio.ensure_future(api.call(name)) for name in ("noop", "die_writing", "noop", "echo")]
+        first, dead, written, repeated = await asyncio.gather(*calls)
+        assert first == "ok"
+        error(dead, "unavailable")
+        assert written == "ok" or written.kind == "unavailable"
+        assert repeated == {}  # idempotent: it is called once again
+
+
+async def test_messages_that_are_too_large() -> None:
+    async with hostile(max_message_bytes=1 << 20) as api:
+        pid = await api.call("pid")
+        large, small = await asyncio.gather(api.call("large", {"bytes": 5 << 20}), api.call("noop"))
+        assert "more than 1048576 bytes" in error(large, "bad_result") and small == "ok"
+        assert len(await api.call("large", {"bytes": 1 << 19})) == 1 << 19
+        assert await api.call("pid") == pid
+        told = error(await api.call("larger"), "unavailable")
+        assert told.endswith("it sent a message of more than 1048576 bytes")
+        assert await api.call("noop") == "ok"
+
+
+@pytest.mark.parametrize("habit", ["flood", "requests"])
+async def test_floods(habit: str) -> None:
+    async with hostile() as api:
+        told = error(await api.call(habit), "unavailable")
+        assert "it sent more than 2000 messages within 1 s that answer nothing" in told
+        assert await api.call("noop") == "ok"
+
+
+async def test_a_server_that_shouts() -> None:
+    async with hostile() as api:
+        assert await api.call("stderr") == "shouted"
+
+
+async def test_a_server_that_hangs() -> None:
+    async with hostile() as api:
+        pid = int(await api.call("pid"))
+        told = error(await api.call("hang", timeout_s=0.2), "timeout")
+        assert "0.2 s" in told
+        await until(lambda: not alive(pid))  # it said nothing since
+        assert int(await api.call("pid")) != pid
+
+
+async def test_lists_that_change() -> None:
+    async with hostile() as api:
+        assert "new" not in tools(api)
+        started_s = time.monotonic()
+        assert await api.call("change", {"times": 500}) == "changed"
+        await until(lambda: "new" in tools(api))
+        assert await api.call("new") == "ok"
+        # however often it says so, it is asked once a second, and nobody is told what has not changed
+        assert len(api.catalogues) <= 2 + (time.monotonic() - started_s)
+
+
+async def test_nothing_is_left() -> None:
+    async with hostile() as api:
+        pid, orphan = int(await api.call("pid")), int(await api.call("orphan"))
+        assert alive(pid) and alive(orphan)
+        error(await api.call("die_writing"), "unavailable")
+        await until(lambda: not alive(pid) and not alive(orphan))
+        pid, orphan = int(await api.call("pid")), int(await api.call("orphan"))
+    await until(lambda: not alive(pid) and not alive(orphan))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"command": ["/nowhere/server"]}, "/nowhere/server cannot be started"),
+        ({"command": [*HOSTILE, "quits"]}, "the server ended with exit code 1: I do not want to"),
+        ({"command": [*HOSTILE, "badlist"]}, "no list of its tools: tools.0."),
+        ({"command": [*HOSTILE, "pages"]}, "more than 200 pages"),
+        ({"command": [sys.executable, "-c", "pass"]}, "the server ended with exit code 0"),
+        ({"url": "http://127.0.0.1:1/mcp"}, "it cannot be reached"),
+        ({"command": ["x"], "url": "http://x/"}, "either `command`"),
+        ({}, "either `command`"),
+        ({"command": ["x"], "auth": {"bearer": "X"}}, "auth is for a server with a `url`"),
+        ({"url": "ftp://x/"}, "no URL of HTTP"),
+    ],
+)
+async def test_a_source_that_cannot_be_used_says_why(options: dict[str, Any], said: str) -> None:
+    async with worker("mcp", options, readable=(HOSTILE[1],)) as api:
+        assert said in error(await api.call("x"), "unavailable")
+        assert api.catalogues == []
+
+
+def test_lines() -> None:
+    def cut(*parts: bytes) -> list[bytes | None]:
+        lines = Lines(10)
+        found = [line for part in parts for line in lines.feed(part)]
+        return [None if isinstance(one, TooLong) else one for one in found]
+
+    assert cut(b"a\nb", b"c\n\n", b"d") == [b"a", b"bc", b""]
+    assert cut(b"0123456789\n") == [b"0123456789"]
+    assert cut(b"0123456789a\nx\n") == [None, b"x"]
+    assert cut(b"0123456789", b"a" * 50, b"b\nx\n") == [None, b"x"]
+    with pytest.raises(ProtocolError):
+        cut(*[b"0123456789"] * 9)
+
+
+if os.geteuid() == 0:
+
+    async def test_the_server_has_the_workers_user() -> None:
+        async with hostile() as api:
+            pid = int(await api.call("pid"))
+            assert os.stat(f"/proc/{pid}").st_uid != 0
