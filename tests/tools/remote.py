@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from onehop.tools import launcher
-from onehop.tools.model import SourceSpec, ToolSpec
+from onehop.tools.model import ErrorFrame, SourceSpec, ToolSpec
 from onehop.tools.workers import Workers
 from tests.tools.conftest import LIMIT_S, TEST_UID, Source
 
@@ -54,3 +54,26 @@ def serving(script: str, *arguments: str) -> Iterator[str]:
             yield f"http://127.0.0.1:{int(process.stdout.readline())}/"
         finally:
             process.kill()
+
+
+HOSTILE = (sys.executable, str(HERE / "hostile_mcp.py"))
+
+
+@asynccontextmanager
+async def hostile(*habits: str, secrets: tuple[str, ...] = (), **options: Any) -> AsyncIterator[Source]:
+    """The server of MCP that keeps no promise."""
+    options = {"command": [*HOSTILE, *habits], **options}
+    async with worker("mcp", options, secrets=secrets, readable=(HOSTILE[1],)) as api:
+        yield api
+
+
+def error(frame: Any, kind: str) -> str:
+    """The message of a call that failed in this way."""
+    assert isinstance(frame, ErrorFrame), frame
+    assert frame.kind == kind, frame
+    return frame.message
+
+
+def tools(source: Source) -> dict[str, ToolSpec]:
+    """What is offered now."""
+    return {one.name: one for one in source.catalogues[-1]}

@@ -1,58 +1,16 @@
-"""Servers of MCP over stdio: somebody else's, and one by hand that keeps no promise."""
+"""Servers of MCP over stdio: what their tools, annotations and results become."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import sys
-import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from onehop.errors import ProtocolError
-from onehop.tools.mcp.stdio import Lines, TooLong
-from onehop.tools.model import ErrorFrame
-from tests.tools.conftest import Source, until
-from tests.tools.remote import HERE, worker
-
-HOSTILE = (sys.executable, str(HERE / "hostile_mcp.py"))
-
-
-@asynccontextmanager
-async def hostile(*habits: str, secrets: tuple[str, ...] = (), **options: Any) -> AsyncIterator[Source]:
-    options = {"command": [*HOSTILE, *habits], **options}
-    async with worker("mcp", options, secrets=secrets, readable=(HOSTILE[1],)) as api:
-        yield api
-
-
-def error(frame: Any, kind: str) -> str:
-    assert isinstance(frame, ErrorFrame), frame
-    assert frame.kind == kind, frame
-    return frame.message
-
-
-def tools(source: Source) -> dict[str, Any]:
-    return {one.name: one for one in source.catalogues[-1]}
-
-
-def alive(pid: int) -> bool:
-    try:
-        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except FileNotFoundError:
-        return False
-
-
-def opened(folder: Path) -> Path:
-    """The worker's user may write into it."""
-    folder.chmod(0o777)
-    for parent in folder.parents:
-        if parent.name.startswith("pytest-"):
-            parent.chmod(0o755)
-    return folder
+from tests.tools.conftest import until
+from tests.tools.remote import HOSTILE, error, hostile, tools, worker
 
 
 async def test_somebody_elses_server() -> None:
@@ -115,7 +73,8 @@ async def test_results() -> None:
 async def test_promises_about_results(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "onehop.tools")
     async with hostile() as api:
-        assert tools(api)["promised"].returns["required"] == ["n"]
+        promised = tools(api)["promised"].returns
+        assert promised is not None and promised["required"] == ["n"]
         assert await api.call("promised") == {"n": 1}
         assert await api.call("texted") == {"n": 2}
         assert await api.call("broken") == {"n": "one"}
@@ -149,81 +108,6 @@ async def test_what_the_server_sees(monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(seen) - inherited - {"NAMED", "MODE", "PYTHONDONTWRITEBYTECODE"} == set()
 
 
-async def test_a_server_that_dies(tmp_path: Path) -> None:
-    mark = str(opened(tmp_path) / "mark")
-    async with hostile() as api:
-        pid = int(await api.call("pid"))
-        told = error(await api.call("die_writing"), "unavailable")
-        assert told == "the MCP server is not available: the server ended with exit code 3: my last words"
-        assert int(await api.call("pid")) != pid  # it was started again
-        assert await api.call("die", {"mark": mark}) == "the second time"
-
-
-async def test_a_server_that_dies_takes_only_its_own_calls() -> None:
-    async with hostile() as api:
-        calls = [asyncio.ensure_future(api.call(name)) for name in ("noop", "die_writing", "noop", "echo")]
-        first, dead, written, repeated = await asyncio.gather(*calls)
-        assert first == "ok"
-        error(dead, "unavailable")
-        assert written == "ok" or written.kind == "unavailable"
-        assert repeated == {}  # idempotent: it is called once again
-
-
-async def test_messages_that_are_too_large() -> None:
-    async with hostile(max_message_bytes=1 << 20) as api:
-        pid = await api.call("pid")
-        large, small = await asyncio.gather(api.call("large", {"bytes": 5 << 20}), api.call("noop"))
-        assert "more than 1048576 bytes" in error(large, "bad_result") and small == "ok"
-        assert len(await api.call("large", {"bytes": 1 << 19})) == 1 << 19
-        assert await api.call("pid") == pid
-        told = error(await api.call("larger"), "unavailable")
-        assert told.endswith("it sent a message of more than 1048576 bytes")
-        assert await api.call("noop") == "ok"
-
-
-@pytest.mark.parametrize("habit", ["flood", "requests"])
-async def test_floods(habit: str) -> None:
-    async with hostile() as api:
-        told = error(await api.call(habit), "unavailable")
-        assert "it sent more than 2000 messages within 1 s that answer nothing" in told
-        assert await api.call("noop") == "ok"
-
-
-async def test_a_server_that_shouts() -> None:
-    async with hostile() as api:
-        assert await api.call("stderr") == "shouted"
-
-
-async def test_a_server_that_hangs() -> None:
-    async with hostile() as api:
-        pid = int(await api.call("pid"))
-        told = error(await api.call("hang", timeout_s=0.2), "timeout")
-        assert "0.2 s" in told
-        await until(lambda: not alive(pid))  # it said nothing since
-        assert int(await api.call("pid")) != pid
-
-
-async def test_lists_that_change() -> None:
-    async with hostile() as api:
-        assert "new" not in tools(api)
-        started_s = time.monotonic()
-        assert await api.call("change", {"times": 500}) == "changed"
-        await until(lambda: "new" in tools(api))
-        assert await api.call("new") == "ok"
-        # however often it says so, it is asked once a second, and nobody is told what has not changed
-        assert len(api.catalogues) <= 2 + (time.monotonic() - started_s)
-
-
-async def test_nothing_is_left() -> None:
-    async with hostile() as api:
-        pid, orphan = int(await api.call("pid")), int(await api.call("orphan"))
-        assert alive(pid) and alive(orphan)
-        error(await api.call("die_writing"), "unavailable")
-        await until(lambda: not alive(pid) and not alive(orphan))
-        pid, orphan = int(await api.call("pid")), int(await api.call("orphan"))
-    await until(lambda: not alive(pid) and not alive(orphan))
-
-
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -243,20 +127,6 @@ async def test_a_source_that_cannot_be_used_says_why(options: dict[str, Any], sa
     async with worker("mcp", options, readable=(HOSTILE[1],)) as api:
         assert said in error(await api.call("x"), "unavailable")
         assert api.catalogues == []
-
-
-def test_lines() -> None:
-    def cut(*parts: bytes) -> list[bytes | None]:
-        lines = Lines(10)
-        found = [line for part in parts for line in lines.feed(part)]
-        return [None if isinstance(one, TooLong) else one for one in found]
-
-    assert cut(b"a\nb", b"c\n\n", b"d") == [b"a", b"bc", b""]
-    assert cut(b"0123456789\n") == [b"0123456789"]
-    assert cut(b"0123456789a\nx\n") == [None, b"x"]
-    assert cut(b"0123456789", b"a" * 50, b"b\nx\n") == [None, b"x"]
-    with pytest.raises(ProtocolError):
-        cut(*[b"0123456789"] * 9)
 
 
 if os.geteuid() == 0:

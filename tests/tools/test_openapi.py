@@ -8,9 +8,7 @@ from typing import Any
 
 import pytest
 
-from onehop.tools.model import ErrorFrame
-from tests.tools.conftest import Source
-from tests.tools.remote import serving, worker
+from tests.tools.remote import error, serving, tools, worker
 from tests.tools.shop import TOKEN
 
 
@@ -29,16 +27,6 @@ def shop(elsewhere: str) -> Iterator[str]:
 
 def options(shop: str, **more: Any) -> dict[str, Any]:
     return {"document": f"{shop}openapi.json", **more}
-
-
-def error(frame: Any, kind: str) -> str:
-    assert isinstance(frame, ErrorFrame), frame
-    assert frame.kind == kind, frame
-    return frame.message
-
-
-def tools(source: Source) -> dict[str, Any]:
-    return {one.name: one for one in source.catalogues[-1]}
 
 
 async def test_the_operations_are_tools(shop: str) -> None:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import os
+import select
 import signal
 import socket
 import sys
@@ -102,9 +103,17 @@ class Wire:
         data = model.encode(frame)
         try:
             with self._lock:
-                self.channel.sendall(data)
+                self._send_all(memoryview(data))
         except OSError:
             leave()
+
+    def _send_all(self, data: memoryview) -> None:
+        """`socket.sendall` fails amid its data once an event loop has made the channel non-blocking."""
+        while data:
+            try:
+                data = data[self.channel.send(data) :]
+            except BlockingIOError:
+                select.select([], [self.channel], [])
 
     def _after_fork(self) -> None:
         """A tool that forks and returns twice must not answer twice, nor read calls in the child."""

@@ -77,7 +77,7 @@ class Connection:
                     await stack.enter_async_context(self._client)
             except TimeoutError:
                 raise UnreachableError(f"no handshake within {HANDSHAKE_TIMEOUT_S:g} s") from None
-            except (MCPError, ValidationError) as error:
+            except (MCPError, ValidationError, ExceptionGroup) as error:
                 raise UnreachableError(self.problem or f"no handshake: {_told(error)}") from None
             yield
 
@@ -190,8 +190,12 @@ async def connected(server: StdioServer | HttpServer) -> AsyncIterator[Connectio
         yield connection
 
 
-def _told(error: MCPError | ValidationError) -> str:
+def _told(error: Exception) -> str:
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
     if isinstance(error, MCPError):
         return error.error.message[:MESSAGE_CHARACTERS]
+    if not isinstance(error, ValidationError):
+        return f"{type(error).__name__}: {error}"[:MESSAGE_CHARACTERS]
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"[:MESSAGE_CHARACTERS]

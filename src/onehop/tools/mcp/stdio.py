@@ -261,7 +261,7 @@ class StdioServer:
                     data = message.model_dump_json(by_alias=True, exclude_unset=True)
                     process.stdin.write(data.encode() + b"\n")
                     await process.stdin.drain()
-            except OSError:
+            except (OSError, RuntimeError):  # uvloop's transports raise the latter once they are closed
                 # Those who call are told by the reader, which knows why.
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(2 * GRACE_S):
