@@ -19,6 +19,7 @@ from tests.client.test_public import PAIRS
 ROOT = Path(__file__).parent.parent.parent
 TOUR = ROOT / "examples" / "sdk_tour.py"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+TOOLS = (ROOT / "docs" / "tools.md").read_text(encoding="utf-8")
 GUIDE = (ROOT / "docs" / "sdk.md").read_text(encoding="utf-8")
 EXAMPLE = re.compile(r"^```python\n(.*?)^```\n```\n(.*?)^```\n", re.MULTILINE | re.DOTALL)
 KEYS = "\n11. Keys\n"
@@ -67,7 +68,11 @@ def test_the_tour_makes_every_public_call() -> None:
     assert missing == []
 
 
-@pytest.mark.parametrize(("page", "least"), [(README, 1), (GUIDE, 5)], ids=["README.md", "docs/sdk.md"])
+@pytest.mark.parametrize(
+    ("page", "least"),
+    [(README, 1), (GUIDE, 5), (TOOLS, 1)],
+    ids=["README.md", "docs/sdk.md", "docs/tools.md"],
+)
 def test_the_examples_print_what_is_shown(page: str, least: int, gateway: Gateway, tmp_path: Path) -> None:
     examples = EXAMPLE.findall(page)
     assert len(examples) >= least
