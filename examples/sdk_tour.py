@@ -154,6 +154,7 @@ def tools(client: onehop.Client) -> None:
     """Code calls functions of this process; what nobody here can answer comes back as a pending call."""
     print("\n8. Tools of the client")
 
+    @onehop.tool(read_only=True)  # as in a module for the server; here it changes nothing
     def price(item: str, count: int = 1) -> float:
         """What so many of an item cost."""
         return {"tea": 2.5, "cake": 4.0}[item] * count
