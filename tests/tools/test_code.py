@@ -162,8 +162,8 @@ def test_in_gather(client: httpx2.Client) -> None:
 def test_in_threads(client: httpx2.Client) -> None:
     code = """
         from concurrent.futures import ThreadPoolExecutor
-        with ThreadPoolExecutor(4) as pool:
-            print(list(pool.map(tools.mine.block, [0.05] * 40)) == [0.05] * 40)
+        with ThreadPoolExecutor(20) as pool:
+            print(list(pool.map(tools.mine.block, [0.1] * 40)) == [0.1] * 40)
             print(sorted(pool.map(tools.mine.add, range(200))) == list(range(2, 202)))
     """
     answer = run(client, code)

@@ -6,6 +6,7 @@ environment is a `target`, from whose form follows the kind.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shlex
@@ -71,10 +72,11 @@ def _source(name: str, table: dict[str, Any], where: str) -> SourceSpec:
             raise ConfigurationError(f"{where}: {what}")
         options["module"] = _absolute(options["module"], folder)
         readable.append(options["module"])
-    document = options.get("document")
-    if kind == "openapi" and isinstance(document, str) and not _is_url(document):
-        options["document"] = _absolute(document, folder)
-        readable.append(options["document"])
+    else:
+        for key in ("document", "cwd"):
+            if isinstance(options.get(key), str) and not _is_url(options[key]):
+                options[key] = _absolute(options[key], folder)
+        readable.extend(_checked(kind, options, where))
     timeout_s = table.get("timeout_s")
     if timeout_s is not None and (
         isinstance(timeout_s, bool) or not isinstance(timeout_s, int | float) or not 0 < timeout_s < 1e6
@@ -91,6 +93,17 @@ def _source(name: str, table: dict[str, Any], where: str) -> SourceSpec:
         requires_approval=_texts(table.get("requires_approval", []), f"{where}.requires_approval"),
         timeout_s=timeout_s,
     )
+
+
+def _checked(kind: str, options: dict[str, Any], where: str) -> tuple[str, ...]:
+    """The paths that such a source reads, when its options are right."""
+    try:
+        about = importlib.import_module(f"onehop.tools.{kind}.options")
+        about.read(options)
+    except (ConfigurationError, ModuleNotFoundError) as error:
+        raise ConfigurationError(f"{where}: {error}") from None
+    found: tuple[str, ...] = about.readable(options)
+    return found
 
 
 def _from_target(target: str) -> dict[str, Any]:

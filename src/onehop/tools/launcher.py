@@ -252,13 +252,15 @@ class Launcher:
 
 def _stamp(source: SourceSpec) -> tuple[Any, ...]:
     """Changes with the files of a source."""
+    path = source.options.get("module") or source.options.get("document")
+    if not isinstance(path, str):
+        return ()
     found: list[Any] = []
-    for path in source.readable:
-        paths = sorted(Path(path).rglob("*.py")) if os.path.isdir(path) else [Path(path)]
-        for one in paths:
-            with contextlib.suppress(OSError):
-                about = one.stat()
-                found.append((str(one), about.st_mtime_ns, about.st_size, about.st_ino))
+    paths = sorted(Path(path).rglob("*.py")) if os.path.isdir(path) else [Path(path)]
+    for one in paths:
+        with contextlib.suppress(OSError):
+            about = one.stat()
+            found.append((str(one), about.st_mtime_ns, about.st_size, about.st_ino))
     return tuple(found)
 
 

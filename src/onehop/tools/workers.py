@@ -253,7 +253,6 @@ class SourceLink:
             self._timer.cancel()
             self._timer = None
         if not self._starting:
-            self.problem = "" if self._current is None else self.problem
             self._starting = self._workers.launch(self.name)
             self._timer = self._workers.loop.call_later(START_TIMEOUT_S, self._too_slow, self._starting)
 
