@@ -315,6 +315,21 @@ class Channel:
         self.socket.close()
 
 
+def rehearse(rounds: int) -> None:
+    """What every cell does here, in the zygote, so that its forks share the bytecode that CPython rewrites meanwhile."""
+    ours, theirs = socket.socketpair()
+    channel = Channel(theirs.detach())
+    try:
+        for _ in range(rounds):
+            ours.sendall(protocol.pack(Kind.PROCEED, 0))
+            channel.synchronize()
+            ours.sendall(protocol.pack(Kind.ENTER, 0, b"x"))
+            channel.receive()
+    finally:
+        ours.close()
+        channel.socket.close()
+
+
 def use_flush(flush: Callable[[], None]) -> None:
     """What `display` calls first."""
     vars(sys.modules[__name__])["_flush"] = flush

@@ -76,6 +76,7 @@ def _rehearse(shell: shell_module.Shell) -> None:
         sys.stdout, sys.stderr = _streams["stdout"], _streams["stderr"]
         for _ in range(rehearsal.ROUNDS):
             shell.rehearse(rehearsal.in_zygote())
+        channel_module.rehearse(rehearsal.ROUNDS)
         flush_streams()
     finally:
         sys.stdout, sys.stderr = streams
