@@ -316,7 +316,7 @@ class Channel:
 
 
 def rehearse(rounds: int) -> None:
-    """What every cell does here, in the zygote, so that its forks share the bytecode that CPython rewrites meanwhile."""
+    """What every cell does here, in the zygote, so that forks share the bytecode that CPython rewrites."""
     ours, theirs = socket.socketpair()
     channel = Channel(theirs.detach())
     try:
