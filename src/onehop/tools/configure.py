@@ -99,10 +99,9 @@ def _checked(kind: str, options: dict[str, Any], where: str) -> tuple[str, ...]:
     """The paths that such a source reads, when its options are right."""
     try:
         about = importlib.import_module(f"onehop.tools.{kind}.options")
-        about.read(options)
-    except (ConfigurationError, ModuleNotFoundError) as error:
+        found: tuple[str, ...] = about.readable(about.read(options))
+    except ConfigurationError as error:
         raise ConfigurationError(f"{where}: {error}") from None
-    found: tuple[str, ...] = about.readable(options)
     return found
 
 

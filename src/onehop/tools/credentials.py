@@ -11,35 +11,13 @@ from collections.abc import Generator
 from urllib.parse import quote, quote_plus
 
 import httpx2
-import msgspec
 
 from onehop.errors import ConfigurationError
+from onehop.tools.auth import AuthOptions
 
 BLACKENED = b"***"
 SHORTEST_CHARACTERS = 6
 """Shorter secrets are not blackened: they would be found in everything."""
-
-
-class BasicOptions(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """Names of the secrets with the user's name and the password (RFC 7617)."""
-
-    user: str
-    password: str
-
-
-class AuthOptions(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """What a service wants; every value is the name of a secret.
-
-    Args:
-        bearer: sent as `Authorization: Bearer …` (RFC 6750).
-        header: header -> secret.
-        query: query parameter -> secret.
-    """
-
-    bearer: str | None = None
-    basic: BasicOptions | None = None
-    header: dict[str, str] = {}
-    query: dict[str, str] = {}
 
 
 class Credentials(httpx2.Auth):

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from onehop.errors import ConfigurationError
-from onehop.tools.credentials import AuthOptions
+from onehop.tools.auth import AuthOptions
 
 MIB = 1024 * 1024
 
@@ -56,19 +56,17 @@ def read(options: dict[str, Any]) -> McpOptions:
         raise ConfigurationError(
             "auth is for a server with a `url`; one with a `command` gets its `secrets` as variables"
         )
+    if found.url is not None and not found.url.startswith(("http://", "https://")):
+        raise ConfigurationError(f"url: {found.url!r} is no URL of HTTP")
     if not 1024 <= found.max_message_bytes <= 48 * MIB:
         raise ConfigurationError(f"max_message_bytes: expected 1024 to {48 * MIB}")
     return found
 
 
-def readable(options: dict[str, Any]) -> tuple[str, ...]:
-    """The files that the worker must be able to read: the program, and the folder it starts in."""
-    found = []
-    command = options.get("command")
-    if isinstance(command, list | tuple) and command and isinstance(command[0], str):
-        program = shutil.which(command[0])
-        if program is not None:
-            found.append(os.path.abspath(program))
-    if isinstance(options.get("cwd"), str):
-        found.append(options["cwd"])
-    return tuple(found)
+def readable(options: McpOptions) -> tuple[str, ...]:
+    """The files that the worker must be able to read: the program, and those that its arguments name."""
+    if not options.command:
+        return ()
+    program = shutil.which(options.command[0])
+    found = [] if program is None else [os.path.abspath(program)]
+    return (*found, *(one for one in options.command[1:] if os.path.isabs(one) and os.path.isfile(one)))

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from onehop.errors import ConfigurationError
-from onehop.tools.credentials import AuthOptions
+from onehop.tools.auth import AuthOptions
 
 MIB = 1024 * 1024
 
@@ -43,6 +43,8 @@ def read(options: dict[str, Any]) -> OpenApiOptions:
         found = msgspec.convert(options, OpenApiOptions)
     except msgspec.ValidationError as error:
         raise ConfigurationError(str(error)) from None
+    if found.base_url is not None and not is_url(found.base_url):
+        raise ConfigurationError(f"base_url: expected http://… or https://…, got {found.base_url!r}")
     if not 1 <= found.max_response_bytes <= 48 * MIB:
         raise ConfigurationError(f"max_response_bytes: expected 1 to {48 * MIB}")
     return found
@@ -52,7 +54,6 @@ def is_url(document: str) -> bool:
     return document.startswith(("http://", "https://"))
 
 
-def readable(options: dict[str, Any]) -> tuple[str, ...]:
+def readable(options: OpenApiOptions) -> tuple[str, ...]:
     """The files that the worker must be able to read."""
-    document = options.get("document")
-    return (document,) if isinstance(document, str) and not is_url(document) else ()
+    return () if is_url(options.document) else (options.document,)
