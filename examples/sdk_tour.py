@@ -177,6 +177,8 @@ def server(client: onehop.Client) -> None:
     first = client.run("'asked twice'")
     print(client.execution(first.id) == first, client.wait(first.id).text)
     print([event.kind for event in client.events(first.id)])
+    outcomes = client.batch(["'first'", "'second'", {"session": "ses_of_nobody", "execute": {"code": "1"}}])
+    print([one.text if isinstance(one, onehop.Result) else type(one).__name__ for one in outcomes])
     print(f"live sessions: {len(client.sessions())}")
     used: list[onehop.DayUsage] = client.usage()
     print(f"counted: {sum(day.executions for day in used) > 10}")

@@ -128,6 +128,8 @@ class Settings:
     max_transfers: int = _limit(4, "most file transfers at once in one session")
     idle_timeout_s: float = _limit(1800.0, "a session ends after this long without a request")
     max_age_s: float = _limit(86400.0, "a session ends this long after its creation")
+    batch_items: int = _limit(100, "most items in one batch", maximum=1000)
+    batch_parallel: int = _limit(8, "most items of one batch that run at once", maximum=64)
     max_tool_calls: int = _limit(10_000, "most calls of tools in one execution", maximum=100_000)
     max_parallel_calls: int = _limit(
         100, "most calls of one execution that run at once; more wait", maximum=4096

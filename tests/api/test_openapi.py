@@ -23,6 +23,7 @@ def document(client: httpx2.Client) -> dict[str, Any]:
 
 
 ROUTES = {
+    "POST /api/batch",
     "POST /api/execute",
     "POST /api/sessions",
     "GET /api/sessions",

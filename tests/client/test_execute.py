@@ -231,3 +231,37 @@ async def test_what_cannot_be_sent_is_refused_by_its_name(session: Any) -> None:
         await session.run("'\ud800'")
     with pytest.raises(errors.InvalidRequestError, match="number that JSON"):
         await session.run("1", timeout_s=float("nan"))
+
+
+async def test_a_batch(client: Any, session: Any) -> None:
+    await session.run("x = 20")
+    outcomes = await client.batch(
+        [
+            "1 + 1",
+            {"session": session.id, "execute": {"code": "x + 22"}},
+            {"execute": {"code": "open('f', 'rb').read()", "files": {"f": b"\xff"}}},
+            {"session": session.id, "command": {"command": "exit 3"}},
+            {"session": session.id, "command": {"command": "true", "background": True}},
+            {"session": "ses_of_nobody", "execute": {"code": "1"}},
+        ],
+        parallel=3,
+    )
+    assert [one.text for one in outcomes[:3]] == ["2", "42", r"b'\xff'"]
+    assert (outcomes[3].exit_code, outcomes[3].status) == (3, "error")
+    assert isinstance(outcomes[4], onehop.CommandInfo)
+    assert isinstance(outcomes[5], errors.SessionNotFoundError)
+    assert (outcomes[5].status, outcomes[5].type) == (404, "session-not-found")
+    with pytest.raises(errors.InvalidRequestError) as caught:
+        await client.batch(["1", ""])
+    assert caught.value.extra["field"] == "items[1].execute.code"
+
+
+async def test_a_batch_makes_the_sessions_that_it_names(url: str) -> None:
+    async with onehop.AsyncClient(url) as client, client.session() as session:
+        (outcome,) = await client.batch([{"session": session, "execute": {"code": "1"}}])
+        assert isinstance(outcome, onehop.Result)
+        assert outcome.session == session.id
+    with onehop.Client(url) as blocking, blocking.session() as other:
+        (outcome,) = blocking.batch([{"session": other, "execute": {"code": "1"}}])
+        assert isinstance(outcome, onehop.Result)
+        assert outcome.session == other.id

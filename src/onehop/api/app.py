@@ -18,6 +18,7 @@ from onehop.api import docs, openapi
 from onehop.api.archives import Archives
 from onehop.api.asgi import Call, encode_json, problem_body
 from onehop.api.authentication import Authentication
+from onehop.api.batches import Batches
 from onehop.api.commands import Commands
 from onehop.api.contexts import Contexts
 from onehop.api.environments import Environments
@@ -59,6 +60,7 @@ class App(FastAPI):
         executions = Executions(engine)
         self.operations = [
             *executions.operations(),
+            *Batches(engine, executions).operations(),
             *Sessions(engine).operations(),
             *Contexts(engine).operations(),
             *Commands(engine, executions).operations(),

@@ -9,6 +9,10 @@ EXECUTE_ONCE: dict[str, Any] = {
     "files": {"sales.csv": "region,amount\nnorth,3\nsouth,4\nnorth,5\n"},
     "timeout_s": 30,
 }
+BATCH: dict[str, Any] = {
+    "items": [{"execute": {"code": "sum(range(10))"}}, {"execute": {"code": "print('hi')", "timeout_s": 5}}],
+    "parallel": 2,
+}
 A_KEY = "oh_3q2hV8vYkzqXWJ7jH3mXoXn1y3u5VbQm3m8d1t9yK2s"
 KEY_REQUEST: dict[str, Any] = {
     "name": "research assistant",
@@ -94,6 +98,22 @@ TOOL_CALLS: dict[str, Any] = {
 EVENTS = (
     'id: 1\nevent: stdout\ndata: {"text":"hello\\n"}\n\n'
     'id: 2\nevent: result\ndata: {"data":{"text/plain":"45"},"final":true}\n\n'
+)
+BATCH_ANSWER: dict[str, Any] = {
+    "answers": [
+        ANSWER,
+        {
+            "type": "urn:onehop:problem:session-not-found",
+            "title": "No such session",
+            "status": 404,
+            "detail": "there is no such session",
+            "request_id": "req_5f0c1d2e3a4b_1",
+        },
+    ]
+}
+BATCH_EVENTS = (
+    'id: 1\nevent: stdout\ndata: {"item":1,"execution":"exe_dJ0c…","number":1,"data":{"text":"hi\\n"}}\n\n'
+    'id: 2\nevent: batch_end\ndata: {"items":2}\n\n'
 )
 SESSION_REQUEST: dict[str, Any] = {"memory_mb": 2048, "idle_timeout_s": 600, "metadata": {"project": "demo"}}
 SESSION: dict[str, Any] = {

@@ -208,7 +208,7 @@ class Executions:
 
     async def tool_results(self, call: Call) -> None:
         call.require_type(b"application/json")
-        body = await self._body(call)
+        body = await self.body(call)
         answers = decode(_decode_results, body).results
         execution_id = call.path["execution_id"]
 
@@ -230,7 +230,7 @@ class Executions:
 
     async def execute(self, call: Call) -> None:
         call.require_type(b"application/json")
-        body = await self._body(call)
+        body = await self.body(call)
         request = decode(_decode_in_session, body)
         session, name = call.path["session_id"], new_id("exe")
 
@@ -242,7 +242,7 @@ class Executions:
 
     async def execute_once(self, call: Call) -> None:
         call.require_type(b"application/json")
-        body = await self._body(call)
+        body = await self.body(call)
         request = decode(_decode_once, body)
         name = new_id("exe")
 
@@ -310,7 +310,7 @@ class Executions:
             return
         await call.answer(answer, headers=(JSON, *headers))
 
-    async def _body(self, call: Call) -> bytes | bytearray:
+    async def body(self, call: Call) -> bytes | bytearray:
         """The body; many large ones at once wait for nobody, they are refused."""
         length = call.declared_length(self._body_bytes)
         if 0 <= length <= SMALL_BODY_BYTES:

@@ -13,7 +13,7 @@ from onehop.sessions.run import EncodedEvent
 
 KEEP_ALIVE_S = 15.0
 CONTENT_TYPE: Header = (b"content-type", b"text/event-stream; charset=utf-8")
-_COMMENT = b": keep-alive\n\n"
+COMMENT = b": keep-alive\n\n"
 
 
 def wanted(call: Call) -> bool:
@@ -24,24 +24,29 @@ def wanted(call: Call) -> bool:
 def formatted(events: list[EncodedEvent]) -> bytes:
     """Several events at once; none is a comment that keeps the connection alive."""
     if not events:
-        return _COMMENT
+        return COMMENT
     return b"".join(b"id: %d\nevent: %b\ndata: %b\n\n" % (n, kind.encode(), data) for n, kind, data in events)
 
 
 async def stream(call: Call, events: AsyncIterator[list[EncodedEvent]], *, headers: list[Header]) -> None:
     """Sends events until they end or the client is gone."""
+    await send(call, (formatted(several) async for several in events), headers=headers)
+
+
+async def send(call: Call, chunks: AsyncIterator[bytes], *, headers: list[Header]) -> None:
+    """Like `stream`, of what is formatted already."""
     head = [CONTENT_TYPE, *headers]
     await call.send({"type": "http.response.start", "status": 200, "headers": head})
     async with asyncio.TaskGroup() as group:
         watcher = group.create_task(_wait_for_disconnect(call))
-        sender = group.create_task(_send(call, events))
+        sender = group.create_task(_send(call, chunks))
         watcher.add_done_callback(lambda _: sender.cancel())
         sender.add_done_callback(lambda _: watcher.cancel())
 
 
-async def _send(call: Call, events: AsyncIterator[list[EncodedEvent]]) -> None:
-    async for several in events:
-        await call.send({"type": "http.response.body", "body": formatted(several), "more_body": True})
+async def _send(call: Call, chunks: AsyncIterator[bytes]) -> None:
+    async for chunk in chunks:
+        await call.send({"type": "http.response.body", "body": chunk, "more_body": True})
     await call.send({"type": "http.response.body", "body": b""})
 
 

@@ -10,6 +10,7 @@ from typing import Any, Self, Unpack
 
 from onehop.client import executing, follow
 from onehop.client import tools as tool_calls
+from onehop.client.batches import batch
 from onehop.client.core import Holder, SessionOptions
 from onehop.client.executing import Content, OnResult, OnText
 from onehop.client.follow import Follower
@@ -236,6 +237,7 @@ class Client(Holder):
         self._carrier = _sync_carrier(Where(url, api_key))
 
     run = blocking(run)
+    batch = blocking(batch)
     sessions = blocking(list_sessions)
     execution = blocking(execution)
     events = iterating(events)
@@ -281,6 +283,7 @@ class AsyncClient(Holder):
         self._carrier = _async_carrier(Where(url, api_key))
 
     run = awaiting(run)
+    batch = awaiting(batch)
     sessions = awaiting(list_sessions)
     execution = awaiting(execution)
     events = aiterating(events)

@@ -142,9 +142,7 @@ def check(reply: Reply) -> None:
     if reply.status < 400:
         return
     try:
-        given = json.loads(reply.body)
-        kind = given.pop("type").removeprefix(PREFIX)
-        title, detail = given.pop("title"), given.pop("detail", "")
+        error = problem(json.loads(reply.body), reply.status)
     except (ValueError, KeyError, AttributeError, TypeError):
         passing = reply.status in (502, 503, 504)  # a proxy whose server is being started again
         raise UnreachableError(
@@ -153,15 +151,23 @@ def check(reply: Reply) -> None:
             unsent=not passing,
             known=passing,
         ) from None
-    given.pop("status", None)
     after = reply.headers.get("retry-after", "")
     if after.isdigit():
-        given["retry_after_s"] = float(after)
-    found = _BY_TYPE.get(kind) or _BY_STATUS.get(reply.status, ProblemError)
+        error.retry_after_s = float(after)
+    raise error
+
+
+def problem(document: Mapping[str, Any], status: int) -> ProblemError:
+    """The exception of a problem document. Raises KeyError, AttributeError, TypeError for what is none."""
+    given = dict(document)
+    kind = given.pop("type").removeprefix(PREFIX)
+    title, detail = given.pop("title"), given.pop("detail", "")
+    given.pop("status", None)
+    found = _BY_TYPE.get(kind) or _BY_STATUS.get(status, ProblemError)
     error = found(detail, **given)
     # On the object, because a newer server may know types that this class does not.
-    error.type, error.title, error.status = kind, title, reply.status
-    raise error
+    error.type, error.title, error.status = kind, title, status
+    return error
 
 
 def document(reply: Reply) -> Any:

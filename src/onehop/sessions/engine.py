@@ -13,6 +13,7 @@ from typing import Any
 
 from onehop import errors
 from onehop.config import MIB, Settings, is_loopback
+from onehop.sessions.batches import Batches
 from onehop.sessions.calls import Dispatcher, NoTools
 from onehop.sessions.claims import Claims
 from onehop.sessions.commands import Commands
@@ -41,6 +42,7 @@ class Engine:
         sessions: their life.
         executions: code in sessions and alone.
         contexts, commands: of sessions.
+        batches: several executions and commands at once.
         files: of the sessions' workspaces.
         claims: idempotency keys.
         keyring: API keys.
@@ -77,6 +79,9 @@ class Engine:
             settings, client, self._registry, self._journal, self._tasks, self._quotas, self._tooling
         )
         self.commands = Commands(client, self._registry)
+        self.batches = Batches(
+            settings, self.executions, self.commands, self._tooling, self.claims, self._tasks
+        )
         self.contexts = Contexts(settings, client, self._registry)
         self.files = Transfers(settings, client, self._registry)
 
