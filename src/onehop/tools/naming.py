@@ -50,7 +50,10 @@ def allowed(name: str, patterns: tuple[str, ...]) -> bool:
 def near(name: str, names: Iterable[str]) -> str:
     """A sentence with the names that may be meant, or nothing."""
     known = list(dict.fromkeys(islice(names, MAX_COMPARED)))
-    last = name[:128].rpartition(".")[2]
-    found = [one for one in known if one.rpartition(".")[2] == last][:3]
+    by_last: dict[str, list[str]] = {}
+    for one in known:
+        by_last.setdefault(one.rpartition(".")[2], []).append(one)
+    close = get_close_matches(name[:128].rpartition(".")[2], by_last, n=3, cutoff=0.75)
+    found = [one for last in close for one in by_last[last]][:3]
     found = found or get_close_matches(name[:128], known, n=3, cutoff=0.6)
     return f"; is {' or '.join(found)} meant?" if found else ""
