@@ -106,3 +106,11 @@ def test_files_and_secrets_that_are_not_there(tmp_path: Path) -> None:
         configure.check(found, {"NOT_SET": "x"})
     (tmp_path / "a.py").touch()
     configure.check(found, {"NOT_SET": "x"})
+
+
+def test_the_tables_of_the_page(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "tools.md").read_text()
+    tables = "".join(block.partition("```")[0] for block in page.split("```toml\n")[1:])
+    found = {one.name: one for one in specs(tmp_path, tables)}
+    assert {"shop", "time", "tracker"} <= found.keys()
+    assert found["shop"].readable == (str(tmp_path / "shop.yaml"),)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import re
+import signal
 import time
 from pathlib import Path
 
@@ -19,6 +22,10 @@ def alive(pid: int) -> bool:
         return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
     except FileNotFoundError:
         return False
+
+
+def parent_of(pid: int) -> int:
+    return int(re.findall(r"^PPid:\s+(\d+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)[0])
 
 
 def opened(folder: Path) -> Path:
@@ -103,6 +110,14 @@ async def test_nothing_is_left() -> None:
         await until(lambda: not alive(pid) and not alive(orphan))
         pid, orphan = int(await api.call("pid")), int(await api.call("orphan"))
     await until(lambda: not alive(pid) and not alive(orphan))
+
+
+async def test_it_ends_with_its_worker() -> None:
+    async with hostile() as api:
+        pid = int(await api.call("pid"))
+        os.kill(parent_of(pid), signal.SIGKILL)
+        await until(lambda: not alive(pid))
+        assert int(await api.call("pid")) != pid
 
 
 def test_lines() -> None:
