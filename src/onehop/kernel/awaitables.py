@@ -75,11 +75,11 @@ class UnawaitedToolCall(_Hints, asyncio.Future):  # type: ignore[type-arg]
         self._calls, self._pending = calls, pending
 
     def __await__(self) -> Generator[Any, None, Any]:
-        self._pending.awaited = True
+        self._calls.used(self._pending)
         return asyncio.Future.__await__(self)
 
     def add_done_callback(self, *arguments: Any, **options: Any) -> None:
-        self._pending.awaited = True
+        self._calls.used(self._pending)
         super().add_done_callback(*arguments, **options)
 
     def cancel(self, msg: Any = None) -> bool:

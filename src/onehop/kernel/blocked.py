@@ -19,7 +19,8 @@ from onehop.kernel.channel import Waiter
 
 _RUN_ONCE = base_events.BaseEventLoop._run_once.__code__  # type: ignore[attr-defined]
 _CONDITION = threading.Condition.wait.__code__
-_JOIN = threading.Thread._wait_for_tstate_lock.__code__  # type: ignore[attr-defined]
+# Until 3.12 a thread is joined by its lock; from 3.13 on in C, called by `join` itself.
+_JOIN = getattr(threading.Thread, "_wait_for_tstate_lock", threading.Thread.join).__code__
 _WORKER = concurrent.futures.thread._worker.__code__
 _SELECTS = {
     kind.select.__code__
@@ -52,6 +53,8 @@ def _is_idle(frame: FrameType, channel_fd: int) -> bool:
         # `waiter` is released by whoever notifies; then the thread only waits for its turn.
         return found.get("timeout") is None and "waiter" in found and bool(found["waiter"].locked())
     if code is _JOIN:
+        if code is threading.Thread.join.__code__:
+            return found.get("timeout") is None and not found["self"]._handle.is_done()
         lock = found.get("lock")
         return found.get("timeout", -1) == -1 and lock is not None and bool(lock.locked())
     if code in _SELECTS:

@@ -18,6 +18,7 @@ from typing import Any
 
 from onehop import protocol
 from onehop.kernel import blocked, interrupts, modes
+from onehop.kernel import channel as channel_module
 from onehop.kernel.awaitables import UnawaitedToolCall, UnboundToolCall
 from onehop.kernel.channel import Channel, Waiter
 from onehop.kernel.plain import NotPlainError, plain
@@ -43,7 +44,6 @@ class Pending(Waiter):
 
     __slots__ = (
         "answer",
-        "awaited",
         "dropped",
         "error",
         "future",
@@ -64,7 +64,6 @@ class Pending(Waiter):
         self.answer = b""
         self.error: ToolError | None = None
         self.future: asyncio.Future[Any] | None = None
-        self.awaited = False
         self.dropped = False
 
     def state(self) -> str:
@@ -97,7 +96,8 @@ class Calls:
         self._live_waits = 0
         self._looks = 0
         self._said_blocked = False
-        self._unawaited: list[Pending] = []
+        self._unawaited: dict[int, Pending] = {}
+        """By identity: calls that gave something to await."""
         self._watched: dict[asyncio.AbstractEventLoop, Callable[[], None] | None] = {}
 
     # --- an execution's begin and end -----------------------------------------------------------------
@@ -131,7 +131,7 @@ class Calls:
         self._reset()
 
     def _warn(self) -> None:
-        names = [one.path for one in self._unawaited if not one.awaited and not one.dropped]
+        names = [one.path for one in self._unawaited.values() if not one.dropped]
         if names:
             shown = ", ".join(f"tools.{name}" for name in names[:MAX_NAMED])
             more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
@@ -182,7 +182,7 @@ class Calls:
         """Calls and gives something to await."""
         loop = asyncio._get_running_loop()
         pending = self._start(path, name, arguments, waits, loop)
-        self._unawaited.append(pending)
+        self._unawaited[id(pending)] = pending
         if pending.future is not None:
             return pending.future
         return UnboundToolCall(self, pending)
@@ -191,13 +191,17 @@ class Calls:
         """That of a call that was made before a loop ran."""
         if pending.future is None:
             loop = asyncio.get_running_loop()
-            pending.awaited = True
+            self.used(pending)
             future = UnawaitedToolCall(self, pending, loop)
             self._tie(pending, loop, future)
             if pending.ready and not future.done():
                 self._settle(pending)
         assert pending.future is not None
         return pending.future
+
+    def used(self, pending: Pending) -> None:
+        """Somebody awaits it."""
+        self._unawaited.pop(id(pending), None)
 
     def _tie(self, pending: Pending, loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any]) -> None:
         pending.future = future
@@ -219,6 +223,8 @@ class Calls:
         self.check(path)
         payload = _encode(path, name, arguments)
         pending = Pending(path, payload, waits=waits)
+        if waits:
+            channel_module.flush()  # whoever is asked sees what was printed before, also half a line
         before = interrupts.hold()
         try:
             if loop is not None:

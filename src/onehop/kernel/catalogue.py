@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 import re
@@ -95,8 +96,6 @@ def read(value: Any) -> list[ToolEntry]:
 
 def near(name: str, names: Iterable[str]) -> str:
     """Those that `name` may have been meant for, empty if none."""
-    import difflib
-
     by_lower = {one.lower(): one for one in names}
     found = difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.6)
     return " or ".join(repr(by_lower[one]) for one in found)

@@ -15,7 +15,6 @@ import gc
 import os
 import select
 import socket
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -25,7 +24,7 @@ from onehop.kernel import interrupts
 from onehop.protocol import HEADER, HEADER_BYTES, Kind, Result
 
 READ_BYTES = 65_536
-_flush: Callable[[], None] = lambda: None  # noqa: E731 - replaced by main.py
+_flush: Callable[[], None] | None = None
 
 
 class Waiter:
@@ -115,7 +114,7 @@ class Channel:
         """Sends something displayed, in order with the text: what was printed before comes before it."""
         if not self.execution:
             return  # displayed by a thread after its cell had ended
-        _flush()
+        flush()
         if not final:
             self.synchronize()
         result = Result(
@@ -330,6 +329,13 @@ def rehearse(rounds: int) -> None:
         channel.socket.close()
 
 
-def use_flush(flush: Callable[[], None]) -> None:
-    """What `display` calls first."""
-    vars(sys.modules[__name__])["_flush"] = flush
+def use_flush(call: Callable[[], None]) -> None:
+    """What `flush` is to do."""
+    global _flush
+    _flush = call
+
+
+def flush() -> None:
+    """What was printed so far goes to the pipes."""
+    if _flush is not None:
+        _flush()

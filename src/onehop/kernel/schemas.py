@@ -7,6 +7,7 @@ Schemas come from outside and may hold anything: what cannot be understood is `A
 from __future__ import annotations
 
 import functools
+import inspect
 import keyword
 import operator
 import typing
@@ -96,10 +97,8 @@ def _union(kinds: list[Any]) -> Any:
     return functools.reduce(operator.or_, (type(None) if one is None else one for one in kinds))
 
 
-def signature(parameters: Parameters, returns: dict[str, Any] | None) -> Any:
-    """An inspect.Signature."""
-    import inspect
-
+def signature(parameters: Parameters, returns: dict[str, Any] | None) -> inspect.Signature:
+    """As `inspect.signature` gives it."""
     made = []
     for name in parameters.names:
         spelled = parameters.spelled(name)
