@@ -402,6 +402,14 @@ def test_code_that_only_waits_for_its_client_says_so(session: Session, host: Hos
     assert value(started.wait()) == "'answer to a'"
 
 
+def test_what_was_printed_is_there_before_somebody_is_asked(session: Session, host: Host) -> None:
+    started = host.begin(session, "print('half a line', end='')\ntools.ask('a')")
+    started.until_event("blocked")
+    assert started.output() == "half a line"
+    started.answer(next(iter(started.pending)), 1)
+    assert started.wait().stdout == "half a line"
+
+
 @pytest.mark.parametrize(
     "code",
     [
