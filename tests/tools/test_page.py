@@ -28,7 +28,7 @@ def blocks(language: str) -> list[str]:
 
 def test_the_first_example(environment: Environment, tmp_path: Path) -> None:
     module = tmp_path / "mytools.py"
-    module.write_text(blocks("python")[0])
+    module.write_text(blocks("py")[0])
     serve, *request = blocks("sh")[0].split("\n", 1)
     assert serve == "onehop serve --tools mytools.py &"
     words = shlex.split(request[0].replace("\\\n", " "), comments=True)
@@ -56,7 +56,7 @@ def test_the_tables_and_the_functions() -> None:
     (text,) = blocks("toml")
     weather = tomllib.loads(text)["tools"]["weather"]
     assert set(weather) <= configure.COMMON | {"module"}
-    for line in blocks("python")[1].splitlines():
+    for line in blocks("py")[1].splitlines():
         if line:
             assert line.removesuffix(" ...") in EXAMPLE.read_text(), line
 
