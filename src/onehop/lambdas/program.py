@@ -1,0 +1,174 @@
+"""From code to a program whose last statement's value is kept, and called where that can be.
+
+`monty_source` and `sandbox_source` must mean the same: the value of the last statement, if that is an
+expression, or the function or class that it defines; else None. A value that can be called is called.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+from functools import cache
+from importlib import resources
+
+VALUE = "__onehop_value__"
+ARGS = "__onehop_args__"
+KWARGS = "__onehop_kwargs__"
+MIME = "application/vnd.onehop.value+json"
+"""What a sandbox shows: one JSON object with `value`, `refused` or `error`."""
+
+# What Monty may do otherwise than CPython, asked before it is done. A RuntimeError can be caught by nothing
+# that fit.py lets through, so it ends the program, and the sandbox runs the code instead.
+#   plain: a type that Monty cannot hand over comes out of it as text
+#   text: of two shortest texts of a float, which there can be from 16 digits on, it takes another
+#   round: of large floats
+_HELPERS = """
+def __onehop_plain__(value):
+    kind = type(value)
+    if value is None or kind is str or kind is int or kind is bool or kind is float:
+        return True
+    if kind is list or kind is tuple:
+        for item in value:
+            if not __onehop_plain__(item):
+                return False
+        return True
+    if kind is dict:
+        for key in value:
+            if type(key) is not str or not __onehop_plain__(value[key]):
+                return False
+        return True
+    return False
+
+def __onehop_floats__(value):
+    kind = type(value)
+    if kind is float and len(str(value)) > 15:
+        raise RuntimeError("the text of a float")
+    if kind is list or kind is tuple or kind is set:
+        for item in value:
+            __onehop_floats__(item)
+    elif kind is dict:
+        for key in value:
+            __onehop_floats__(key)
+            __onehop_floats__(value[key])
+    elif value is not None and kind is not str and kind is not int and kind is not bool and kind is not float:
+        raise RuntimeError("the text of that type")
+
+def __onehop_str__(value=""):
+    if type(value) is str:
+        return value
+    if type(value) is set and len(value) > 1:
+        raise RuntimeError("the order of a set")
+    __onehop_floats__(value)
+    return str(value)
+
+def __onehop_round__(value, digits=None):
+    if digits is None:
+        return round(value)
+    if type(value) is float and not -1e12 < value < 1e12:
+        raise RuntimeError("rounding of a large float")
+    return round(value, digits)
+
+"""
+
+
+class _Rewrite(ast.NodeTransformer):
+    """Text of values and rounding go by the helpers."""
+
+    def visit_FormattedValue(self, node: ast.FormattedValue) -> ast.AST:
+        self.generic_visit(node)
+        if node.format_spec is None:
+            node.value = ast.Call(ast.Name("__onehop_str__", ast.Load()), [node.value], [])
+            node.conversion = -1
+        return node
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        self.generic_visit(node)
+        if isinstance(node.func, ast.Name) and node.func.id in ("str", "round"):
+            node.func = ast.Name(f"__onehop_{node.func.id}__", ast.Load())
+        elif not (isinstance(node.func, ast.Name) and node.func.id == "isinstance"):
+            node.args = [_text_function(one) for one in node.args]
+            for keyword in node.keywords:
+                keyword.value = _text_function(keyword.value)
+        return node
+
+
+def _text_function(node: ast.expr) -> ast.expr:
+    return ast.Name("__onehop_str__", ast.Load()) if isinstance(node, ast.Name) and node.id == "str" else node
+
+
+def monty_source(tree: ast.Module) -> str:
+    """The program for Monty, from a tree that has passed `fit.check`; it gives [is JSON, value]."""
+    last = tree.body[-1]
+    kept: ast.expr = ast.Constant(None)
+    if isinstance(last, ast.FunctionDef):
+        kept = ast.Name(last.name, ast.Load())
+    elif isinstance(last, ast.Expr):
+        tree.body.pop()
+        kept = last.value
+    called = isinstance(last, ast.FunctionDef) or isinstance(kept, ast.Lambda)
+    tree.body.append(ast.Assign([ast.Name(VALUE, ast.Store())], kept, lineno=1))
+    code = ast.unparse(ast.fix_missing_locations(_Rewrite().visit(tree)))
+    call = f"{VALUE} = {VALUE}(*{ARGS}, **{KWARGS})\n" if called else ""
+    return f"{_HELPERS}{code}\n{call}[__onehop_plain__({VALUE}), {VALUE}]"
+
+
+# It shows what the code raised as the code's user should see it, then raises it: the execution failed.
+_SANDBOX = '''
+def _onehop_run(source, args, kwargs):
+    import ast, linecache, traceback
+    from IPython.display import display
+    def show(found):
+        display({MIME: json.dumps(found)}, raw=True)
+    linecache.cache["<lambda>"] = (len(source), None, source.splitlines(True), "<lambda>")
+    names = {"__name__": "__main__"}
+    try:
+        tree = ast.parse(source, "<lambda>")
+        last = tree.body[-1] if tree.body else None
+        value = None
+        if isinstance(last, ast.Expr):
+            tree.body.pop()
+            exec(compile(tree, "<lambda>", "exec"), names)
+            value = eval(compile(ast.Expression(last.value), "<lambda>", "eval"), names)
+        else:
+            exec(compile(tree, "<lambda>", "exec"), names)
+            if isinstance(last, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+                value = names[last.name]
+        if callable(value):
+            value = value(*args, **kwargs)
+    except BaseException as error:
+        described = traceback.TracebackException.from_exception(error)
+        stack = described.stack
+        while stack and stack[0].filename != "<lambda>":
+            del stack[0]
+        try:
+            text = str(error)
+        except Exception:
+            text = ""
+        written = "".join(described.format()).rstrip()
+        show({"error": {"name": type(error).__name__[:256], "value": text[:8192], "traceback": written[:32768]}})
+        raise
+    if type(value).__name__ == "coroutine":
+        value.close()
+    try:
+        text = encode(value)
+    except NotPlainError as error:
+        show({"refused": str(error)})
+    else:
+        show({"value": text})
+'''
+
+
+def sandbox_source(code: str, arguments: str) -> str:
+    """The cell that a kernel runs.
+
+    Args:
+        arguments: JSON of [args, kwargs].
+    """
+    return f"{_sandbox_helpers()}_onehop_run({code!r}, *json.loads({arguments!r}))\n"
+
+
+@cache
+def _sandbox_helpers() -> str:
+    text = resources.files("onehop.lambdas").joinpath("plain.py").read_text()
+    # One statement, so that a traceback of the cell holds little of ours.
+    return f"exec({text + _SANDBOX.replace('MIME', repr(MIME))!r})\n"
