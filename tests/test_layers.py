@@ -26,6 +26,7 @@ LAYERS = (
     "wires",
     "agent",
     "tools",
+    "lambdas",
     "sessions",
     "store",
     "supervisor",

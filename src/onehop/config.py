@@ -142,6 +142,18 @@ class Settings:
     max_tool_results_timeout_s: float = _limit(86400.0, "most seconds it may ask for", minimum=0.01)
     pool_min: int = _limit(2, "fewest ready sandboxes kept per environment", minimum=0)
     pool_max: int = _limit(32, "most ready sandboxes kept per environment", minimum=0)
+    lambda_workers: int = _limit(
+        2, "Monty processes of the lambda lane; 0: lambdas run in sandboxes only", minimum=0, maximum=64
+    )
+    lambda_slice_s: float = _limit(
+        0.25,
+        "wall seconds of a lambda in Monty; what takes longer runs in a sandbox",
+        minimum=0.01,
+        maximum=60,
+    )
+    lambda_memory_mb: int = _limit(
+        64, "MiB that a lambda may use in Monty; what needs more runs in a sandbox", minimum=1, maximum=512
+    )
     client_patience_s: float = _limit(
         30.0,
         "a connection that is silent amid a request for this long is closed; one that takes nothing of its "

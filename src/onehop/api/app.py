@@ -26,6 +26,7 @@ from onehop.api.executions import Executions
 from onehop.api.files import Files
 from onehop.api.guard import Guard
 from onehop.api.keys import Keys
+from onehop.api.lambdas import Lambdas
 from onehop.api.metrics import Metrics
 from onehop.api.resources import PUBLIC, Operation, Resource
 from onehop.api.service import Service
@@ -33,6 +34,7 @@ from onehop.api.sessions import Sessions
 from onehop.api.tools import Tools
 from onehop.config import Settings
 from onehop.errors import NotFoundError
+from onehop.lambdas.lane import Lane
 from onehop.sessions import Engine
 from onehop.tools.registry import Registry
 
@@ -45,6 +47,7 @@ class App(FastAPI):
 
     Attributes:
         operations: what the native routes do.
+        lane: of the lambdas; to be entered inside of the engine.
     """
 
     def __init__(self, engine: Engine, settings: Settings, registry: Registry | None = None) -> None:
@@ -58,9 +61,11 @@ class App(FastAPI):
         )
         metrics = Metrics(engine)
         executions = Executions(engine)
+        self.lane = Lane(engine)
         self.operations = [
             *executions.operations(),
             *Batches(engine, executions).operations(),
+            *Lambdas(self.lane).operations(),
             *Sessions(engine).operations(),
             *Contexts(engine).operations(),
             *Commands(engine, executions).operations(),

@@ -55,6 +55,21 @@ USAGE: dict[str, Any] = {
     ],
     "currency": "EUR",
 }
+LAMBDA: dict[str, Any] = {
+    "code": "lambda x: sum(x) if isinstance(x, list) else 0",
+    "args": [[1, 2, 3]],
+}
+LAMBDA_ANSWER: dict[str, Any] = {
+    "status": "ok",
+    "value": 6,
+    "engine": "monty",
+    "routed": "",
+    "error": None,
+    "reason": "",
+    "stdout": "",
+    "usage": {"wall_ms": 0.31, "cpu_ms": 0.22, "peak_memory_bytes": -1},
+    "execution": None,
+}
 EXECUTE: dict[str, Any] = {"code": "total = sum(range(10))\ntotal"}
 ISOLATION = {"level": "process", "memory": "cgroup", "pids": "cgroup", "network": "none"}
 ANSWER: dict[str, Any] = {

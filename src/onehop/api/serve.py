@@ -165,9 +165,10 @@ async def _run(
     on_beat: Callable[[], None] | None,
 ) -> None:
     """Serves with the engine, and before it: /healthz answers while the supervisor is still starting."""
+    app = create_app(engine, settings, registry)
     server = _Server(
         uvicorn.Config(
-            create_app(engine, settings, registry),
+            app,
             http=patience.PatientProtocol,
             ws="none",
             lifespan="off",
@@ -188,7 +189,7 @@ async def _run(
         try:
             if registry is not None:
                 await registry.settled()
-            async with engine:
+            async with engine, app.lane:
                 if on_ready is not None:
                     on_ready(_url(listener))
                 await served.wait()

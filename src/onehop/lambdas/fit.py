@@ -28,37 +28,39 @@ _NODES = (
     ast.expr_context, ast.boolop, ast.operator, ast.unaryop, ast.cmpop,
 )  # fmt: skip
 
-_BUILTINS = frozenset(
-    "abs all any bool dict divmod enumerate float int isinstance len list map max min range reversed round set "
-    "sorted str sum tuple zip filter frozenset ord".split()
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_BUILTINS = _words(
+    "abs all any bool dict divmod enumerate filter float frozenset int isinstance len list map max min ord range "
+    "reversed round set sorted str sum tuple zip"
 )
-_CONSUMERS = frozenset("all any list max min sorted sum tuple len enumerate zip map filter dict set".split())
+_CONSUMERS = _words("all any dict enumerate filter len list map max min set sorted sum tuple zip")
 """They take an iterable and keep nothing of its type."""
-_ORDERLESS = frozenset("len sorted min max any all".split())
+_ORDERLESS = _words("all any len max min sorted")
 """What they make of a set does not depend on its order (for min and max: of plain numbers and text)."""
-_TYPES = frozenset("str int float bool list dict tuple".split())
-_RAISED = frozenset(
-    "ValueError KeyError IndexError ZeroDivisionError TypeError LookupError ArithmeticError".split()
-)
-_ATTRIBUTES = frozenset(
-    # list, dict, set
+_TYPES = _words("bool dict float int list str tuple")
+_PASSED = _TYPES | _words("len abs")
+"""Functions that may be handed to others."""
+_RAISED = _words("ValueError KeyError IndexError ZeroDivisionError TypeError LookupError ArithmeticError")
+_ATTRIBUTES = _words(
     "append extend insert pop remove reverse sort copy clear count index get items keys values update setdefault "
-    "add discard "
-    # str
-    "upper lower title capitalize strip lstrip rstrip split rsplit join replace startswith endswith find rfind "
-    "isdigit isalpha isalnum isspace isupper islower zfill ljust rjust center partition rpartition splitlines "
-    "swapcase removeprefix removesuffix".split()
+    "add discard upper lower title capitalize strip lstrip rstrip split rsplit join replace startswith endswith "
+    "find rfind isdigit isalpha isalnum isspace isupper islower zfill ljust rjust center partition rpartition "
+    "splitlines swapcase removeprefix removesuffix"
 )
-_UNICODE = frozenset(
+_UNICODE = _words(
     "upper lower title capitalize swapcase strip lstrip rstrip split rsplit isdigit isalpha isalnum isspace isupper "
-    "islower splitlines center ljust rjust zfill".split()
+    "islower splitlines center ljust rjust zfill"
 )
 """Methods that ask Unicode's tables, whose versions differ: for plain text only."""
 _MODULES = {
-    "math": frozenset(
-        "floor ceil sqrt gcd lcm isqrt fabs trunc comb perm factorial isnan isinf isfinite pi e copysign".split()
+    "math": _words(
+        "floor ceil sqrt gcd lcm isqrt fabs trunc comb perm factorial isnan isinf isfinite pi e copysign"
     ),
-    "json": frozenset(("loads",)),
+    "json": _words("loads"),
 }
 _SPEC = re.compile(r"([<>^]?\d{0,3}|0\d{1,2})(\.\d{1,2}[fe%]|,|,\.\d{1,2}f|[dxXob])?", re.ASCII)
 _EXOTIC = re.compile(r"[^\n\r\t -~]")
@@ -153,25 +155,19 @@ class _Check:
     def _set(self, node: ast.expr) -> None:
         """`node` is a set: only uses that do not show its order."""
         parent = self._parent[node]
-        if isinstance(parent, ast.Call) and isinstance(parent.func, ast.Name) and node in parent.args:
-            if parent.func.id in _ORDERLESS and not parent.keywords and len(parent.args) == 1:
-                return
-        if isinstance(parent, ast.Compare) and node is not parent.left:
-            if all(isinstance(op, ast.In | ast.NotIn) for op in parent.ops):
-                return
-        if isinstance(parent, ast.Assign) and all(
-            isinstance(target, ast.Name) and target.id in self._sets for target in parent.targets
-        ):
-            return
-        if isinstance(parent, ast.Attribute) and parent.attr in ("add", "discard"):
-            call = self._parent[parent]
-            if isinstance(call, ast.Call) and call.func is parent and isinstance(self._parent[call], ast.Expr):
-                if not self._is_last(self._parent[call]):
-                    return
-        raise UnfitError("the order of a set")
-
-    def _is_last(self, statement: ast.AST) -> bool:
-        return statement is self._tree.body[-1]
+        if isinstance(parent, ast.Call) and isinstance(parent.func, ast.Name):
+            shown = parent.func.id not in _ORDERLESS or parent.args != [node] or bool(parent.keywords)
+        elif isinstance(parent, ast.Compare):
+            shown = node is parent.left or not all(isinstance(op, ast.In | ast.NotIn) for op in parent.ops)
+        elif isinstance(parent, ast.Assign):
+            shown = not all(isinstance(one, ast.Name) and one.id in self._sets for one in parent.targets)
+        elif isinstance(parent, ast.Attribute) and parent.attr in ("add", "discard"):
+            statement = self._parent[self._parent[parent]]
+            shown = not isinstance(statement, ast.Expr) or statement is self._tree.body[-1]
+        else:
+            shown = True
+        if shown:
+            raise UnfitError("the order of a set")
 
     def _Set(self, node: ast.Set) -> None:
         self._set(node)
@@ -193,8 +189,8 @@ class _Check:
         parent = self._parent[node]
         if name in _BUILTINS:
             called = isinstance(parent, ast.Call) and parent.func is node
-            passed = isinstance(parent, ast.Call) and parent.func is not node and name in _TYPES | {"len", "abs"}
-            keyed = isinstance(parent, ast.keyword) and parent.arg == "key" and name in _TYPES | {"len", "abs"}
+            passed = isinstance(parent, ast.Call) and parent.func is not node and name in _PASSED
+            keyed = isinstance(parent, ast.keyword) and parent.arg == "key" and name in _PASSED
             listed = isinstance(parent, ast.Tuple) and name in _TYPES and self._in_isinstance(parent)
             if called or passed or keyed or listed or self._in_annotation(node):
                 return
@@ -212,7 +208,11 @@ class _Check:
         return isinstance(parent, ast.arg) or (isinstance(parent, ast.FunctionDef) and parent.returns is node)
 
     def _Attribute(self, node: ast.Attribute) -> None:
-        if isinstance(node.value, ast.Name) and node.value.id in self._imported and node.value.id not in self._bound:
+        if (
+            isinstance(node.value, ast.Name)
+            and node.value.id in self._imported
+            and node.value.id not in self._bound
+        ):
             if node.attr not in _MODULES[self._imported[node.value.id]]:
                 raise UnfitError(f"{node.value.id}.{node.attr}")
             return
@@ -227,18 +227,17 @@ class _Check:
     def _consumed(self, node: ast.Call) -> None:
         """A view or an iterator must be taken apart where it is made: it is no list, and may be part of a set."""
         parent = self._parent[node]
-        if isinstance(parent, ast.For | ast.comprehension) and parent.iter is node:
-            return
-        if isinstance(parent, ast.Call) and isinstance(parent.func, ast.Name) and parent.func.id in _CONSUMERS:
-            return
-        if isinstance(parent, ast.Attribute) and parent.attr == "join":
-            return
-        if isinstance(parent, ast.Call) and isinstance(parent.func, ast.Attribute) and parent.func.attr == "join":
-            return
-        if isinstance(parent, ast.Starred | ast.Assign) and not isinstance(parent, ast.Starred):
-            if isinstance(parent.targets[0], ast.Tuple):
-                return
-        raise UnfitError("an iterator as a value")
+        if isinstance(parent, ast.For | ast.comprehension):
+            taken = parent.iter is node
+        elif isinstance(parent, ast.Call):
+            function = parent.func
+            taken = (isinstance(function, ast.Name) and function.id in _CONSUMERS) or (
+                isinstance(function, ast.Attribute) and function.attr == "join"
+            )
+        else:
+            taken = isinstance(parent, ast.Assign) and isinstance(parent.targets[0], ast.Tuple)
+        if not taken:
+            raise UnfitError("an iterator as a value")
 
     def _Call(self, node: ast.Call) -> None:
         function = node.func
@@ -250,7 +249,9 @@ class _Check:
                 self._set(node)
             elif name in ("range", "map", "filter", "zip", "enumerate", "reversed"):
                 self._consumed(node)
-            elif name in ("str", "float", "int") and len(node.args) + len(node.keywords) > (2 if name == "int" else 1):
+            elif name in ("str", "float", "int") and len(node.args) + len(node.keywords) > (
+                2 if name == "int" else 1
+            ):
                 raise UnfitError(f"{name} with encodings")
             if name in ("int", "float", "str"):
                 self._unicode = self._unicode or f"{name}()"
@@ -265,9 +266,12 @@ class _Check:
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in _BUILTINS:
             if node.arg not in ("key", "reverse", "default", "start", "strict") and call.func.id != "dict":
                 raise UnfitError(f"{call.func.id} with {node.arg}=")
-        elif isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute):
-            if node.arg not in ("key", "reverse"):
-                raise UnfitError(f"{call.func.attr} with {node.arg}=")
+        elif (
+            isinstance(call, ast.Call)
+            and isinstance(call.func, ast.Attribute)
+            and node.arg not in ("key", "reverse")
+        ):
+            raise UnfitError(f"{call.func.attr} with {node.arg}=")
 
     # --- statements ---------------------------------------------------------------------------------
 
@@ -312,16 +316,17 @@ class _Check:
 
     def _Compare(self, node: ast.Compare) -> None:
         for op, right in zip(node.ops, node.comparators, strict=True):
-            if isinstance(op, ast.Is | ast.IsNot):
-                if not (isinstance(right, ast.Constant) and right.value in (None, True, False)):
-                    raise UnfitError("`is` of something else than None, True, False")
+            plain = isinstance(right, ast.Constant) and right.value in (None, True, False)
+            if isinstance(op, ast.Is | ast.IsNot) and not plain:
+                raise UnfitError("`is` of something else than None, True, False")
 
     def _BinOp(self, node: ast.BinOp) -> None:
         if isinstance(node.op, ast.MatMult):
             raise UnfitError("@")
-        if isinstance(node.op, ast.Mod) and isinstance(node.left, ast.Constant | ast.JoinedStr):
-            if not (isinstance(node.left, ast.Constant) and isinstance(node.left.value, int)):
-                raise UnfitError("% of text")
+
+    def _AugAssign(self, node: ast.AugAssign) -> None:
+        if isinstance(node.op, ast.MatMult | ast.Mod):
+            raise UnfitError("@= and %=")
 
     def _Constant(self, node: ast.Constant) -> None:
         value = node.value
@@ -338,7 +343,19 @@ class _Check:
             raise UnfitError("!r and !a in an f-string")
         spec = node.format_spec
         if spec is not None:
-            if not (isinstance(spec, ast.JoinedStr) and all(isinstance(one, ast.Constant) for one in spec.values)):
+            if not (
+                isinstance(spec, ast.JoinedStr) and all(isinstance(one, ast.Constant) for one in spec.values)
+            ):
                 raise UnfitError("a computed format")
             if not _SPEC.fullmatch("".join(str(one.value) for one in spec.values)):  # type: ignore[attr-defined]
                 raise UnfitError("such a format in an f-string")
+
+
+def _makes_set(node: ast.expr) -> bool:
+    if isinstance(node, ast.Set | ast.SetComp):
+        return True
+    return (
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id in ("set", "frozenset")
+    )

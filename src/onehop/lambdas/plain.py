@@ -74,7 +74,9 @@ def _check(value: Any, place: str, depth: int) -> None:
         return
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise NotPlainError(f"{_where(place)} is {float(value)!r}, which JSON does not have; return None or text")
+            raise NotPlainError(
+                f"{_where(place)} is {float(value)!r}, which JSON does not have; return None or text"
+            )
         return
     if depth >= MAX_DEPTH:
         raise NotPlainError(f"the value is nested more than {MAX_DEPTH} deep, or holds itself; return less")
@@ -90,7 +92,9 @@ def _check(value: Any, place: str, depth: int) -> None:
             _check(item, f"{place}[{str(key)[:40]!r}]", depth + 1)
     else:
         name = type(value).__name__
-        raise NotPlainError(f"{_where(place)} is {_a(value)}, which is no JSON; return {ADVICE.get(name, ANYTHING)}")
+        raise NotPlainError(
+            f"{_where(place)} is {_a(value)}, which is no JSON; return {ADVICE.get(name, ANYTHING)}"
+        )
 
 
 def _where(place: str) -> str:

@@ -7,7 +7,6 @@ expression, or the function or class that it defines; else None. A value that ca
 from __future__ import annotations
 
 import ast
-import json
 from functools import cache
 from importlib import resources
 
@@ -21,38 +20,33 @@ MIME = "application/vnd.onehop.value+json"
 # that fit.py lets through, so it ends the program, and the sandbox runs the code instead.
 #   plain: a type that Monty cannot hand over comes out of it as text
 #   text: of two shortest texts of a float, which there can be from 16 digits on, it takes another
-#   round: of large floats
-_HELPERS = """
+#   round: CPython rounds the decimal digits, which a format does in Monty too
+_PLAIN = """
 def __onehop_plain__(value):
     kind = type(value)
     if value is None or kind is str or kind is int or kind is bool or kind is float:
         return True
     if kind is list or kind is tuple:
-        for item in value:
-            if not __onehop_plain__(item):
-                return False
-        return True
-    if kind is dict:
-        for key in value:
-            if type(key) is not str or not __onehop_plain__(value[key]):
-                return False
-        return True
-    return False
-
+        return all([__onehop_plain__(item) for item in value])
+    return kind is dict and all([type(key) is str and __onehop_plain__(value[key]) for key in value])
+"""
+_FLOATS = """
 def __onehop_floats__(value):
     kind = type(value)
-    if kind is float and len(str(value)) > 15:
-        raise RuntimeError("the text of a float")
-    if kind is list or kind is tuple or kind is set:
+    if kind is float:
+        if len(str(value)) > 15:
+            raise RuntimeError("the text of a float")
+    elif kind is list or kind is tuple or kind is set:
         for item in value:
             __onehop_floats__(item)
     elif kind is dict:
         for key in value:
             __onehop_floats__(key)
             __onehop_floats__(value[key])
-    elif value is not None and kind is not str and kind is not int and kind is not bool and kind is not float:
+    elif value is not None and kind is not str and kind is not int and kind is not bool:
         raise RuntimeError("the text of that type")
-
+"""
+_STR = """
 def __onehop_str__(value=""):
     if type(value) is str:
         return value
@@ -60,24 +54,49 @@ def __onehop_str__(value=""):
         raise RuntimeError("the order of a set")
     __onehop_floats__(value)
     return str(value)
-
-def __onehop_round__(value, digits=None):
-    if digits is None:
-        return round(value)
-    if type(value) is float and not -1e12 < value < 1e12:
-        raise RuntimeError("rounding of a large float")
-    return round(value, digits)
-
 """
+_SHORT = """
+def __onehop_short__(value):
+    __onehop_floats__(value)
+    return value
+"""
+_ROUND = """
+def __onehop_round__(value, digits=None):
+    if digits is None or type(value) is not float:
+        return round(value, digits)
+    if not -1e12 < value < 1e12 or type(digits) is not int or not 0 <= digits <= 15:
+        raise RuntimeError("such rounding of a float")
+    return float(f"{value:.{digits}f}")
+"""
+_MOD = """
+def __onehop_mod__(left, right):
+    if type(left) is str:
+        raise RuntimeError("% of text")
+    return left % right
+"""
+_NEEDS = {
+    "__onehop_mod__": (_MOD,),
+    "__onehop_str__": (_FLOATS, _STR),
+    "__onehop_short__": (_FLOATS, _SHORT),
+    "__onehop_round__": (_ROUND,),
+}
+"""Only what a program uses goes with it: Monty reads all of it anew for each call."""
 
 
 class _Rewrite(ast.NodeTransformer):
-    """Text of values and rounding go by the helpers."""
+    """Text of values, rounding and % go by the helpers."""
+
+    def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
+        self.generic_visit(node)
+        if not isinstance(node.op, ast.Mod):
+            return node
+        return ast.Call(ast.Name("__onehop_mod__", ast.Load()), [node.left, node.right], [])
 
     def visit_FormattedValue(self, node: ast.FormattedValue) -> ast.AST:
         self.generic_visit(node)
-        if node.format_spec is None:
-            node.value = ast.Call(ast.Name("__onehop_str__", ast.Load()), [node.value], [])
+        helper = "__onehop_str__" if node.format_spec is None else "__onehop_short__"
+        if "." not in _spec(node):
+            node.value = ast.Call(ast.Name(helper, ast.Load()), [node.value], [])
             node.conversion = -1
         return node
 
@@ -90,6 +109,11 @@ class _Rewrite(ast.NodeTransformer):
             for keyword in node.keywords:
                 keyword.value = _text_function(keyword.value)
         return node
+
+
+def _spec(node: ast.FormattedValue) -> str:
+    parts = node.format_spec.values if isinstance(node.format_spec, ast.JoinedStr) else []
+    return "".join(str(part.value) for part in parts if isinstance(part, ast.Constant))
 
 
 def _text_function(node: ast.expr) -> ast.expr:
@@ -109,11 +133,12 @@ def monty_source(tree: ast.Module) -> str:
     tree.body.append(ast.Assign([ast.Name(VALUE, ast.Store())], kept, lineno=1))
     code = ast.unparse(ast.fix_missing_locations(_Rewrite().visit(tree)))
     call = f"{VALUE} = {VALUE}(*{ARGS}, **{KWARGS})\n" if called else ""
-    return f"{_HELPERS}{code}\n{call}[__onehop_plain__({VALUE}), {VALUE}]"
+    helpers = dict.fromkeys(text for name, texts in _NEEDS.items() if name in code for text in texts)
+    return f"{''.join(helpers)}{code}\n{call}{_PLAIN}[__onehop_plain__({VALUE}), {VALUE}]"
 
 
 # It shows what the code raised as the code's user should see it, then raises it: the execution failed.
-_SANDBOX = '''
+_SANDBOX = """
 def _onehop_run(source, args, kwargs):
     import ast, linecache, traceback
     from IPython.display import display
@@ -155,7 +180,7 @@ def _onehop_run(source, args, kwargs):
         show({"refused": str(error)})
     else:
         show({"value": text})
-'''
+"""
 
 
 def sandbox_source(code: str, arguments: str) -> str:

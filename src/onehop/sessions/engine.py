@@ -22,6 +22,7 @@ from onehop.sessions.executions import Executions
 from onehop.sessions.journal import Journal
 from onehop.sessions.keyring import Keyring
 from onehop.sessions.lifetimes import Lifetimes
+from onehop.sessions.meter import Meter
 from onehop.sessions.quotas import Quotas
 from onehop.sessions.recovery import Recovery
 from onehop.sessions.registry import Registry, unavailable
@@ -46,6 +47,7 @@ class Engine:
         files: of the sessions' workspaces.
         claims: idempotency keys.
         keyring: API keys.
+        meter: of what counts like executions and is none.
         ready: set once it has been entered; before that the supervisor may still be starting.
         lost: set when the supervisor is gone; nothing works any more then.
 
@@ -78,6 +80,7 @@ class Engine:
         self.executions = Executions(
             settings, client, self._registry, self._journal, self._tasks, self._quotas, self._tooling
         )
+        self.meter = Meter(store, self._quotas)
         self.commands = Commands(client, self._registry)
         self.batches = Batches(
             settings, self.executions, self.commands, self._tooling, self.claims, self._tasks
@@ -103,6 +106,7 @@ class Engine:
         for session in self._registry.live.values():
             session.close_porter()
         self.keyring.write_used()
+        self.meter.write()
         self._journal.close()
 
     async def wait_ready(self) -> None:

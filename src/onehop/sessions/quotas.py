@@ -126,6 +126,12 @@ class Quotas:
         if sandbox:
             account.sandboxes += 1
 
+    def withdraw(self, caller: Caller) -> None:
+        """Takes back the start that was counted last."""
+        account = self._accounts.get(caller.key)
+        if account is not None and account.starts:
+            account.starts.pop()
+
     def take_sandbox(self, caller: Caller) -> None:
         """Counts a session; to be given back by `release`. Raises TooManyError."""
         if caller.limits is NO_LIMITS:

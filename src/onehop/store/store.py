@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from pathlib import Path
@@ -198,6 +198,11 @@ class Store:
     async def usage(self, first: int, last: int, owner: str | None) -> list[UsageRow]:
         """By day since 1970; see `onehop.store.usage.by_day`."""
         return await self._read(lambda connection: usage.by_day(connection, first, last, owner))
+
+    def add_usage(self, sums: Mapping[tuple[int, str, str], Sequence[float]]) -> None:
+        """What was used by something that is no execution; see `onehop.store.usage.add`."""
+        self._writer.job(lambda connection: usage.add(connection, sums))
+        self._soon()
 
     def cpu_since(self, hour: int) -> list[tuple[int, str, float]]:
         """Hour, key and CPU milliseconds from `hour` on, at once: for a gateway that does not serve yet."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, func, insert, select, update
@@ -22,6 +22,11 @@ def count(connection: Connection, records: Iterable[Finished]) -> None:
         total = sums.setdefault((int(record.ended_at // HOUR_S), record.key, record.owner), [0, 0.0, 0.0, 0])
         for place, value in enumerate((1, record.cpu_ms, record.memory_mb_s, record.tool_calls)):
             total[place] += value
+    add(connection, sums)
+
+
+def add(connection: Connection, sums: Mapping[tuple[int, str, str], Sequence[float]]) -> None:
+    """Adds executions, CPU milliseconds, MiB seconds and tool calls by hour, key and owner."""
     for (hour, key, owner), total in sums.items():
         where = {"hour": hour, "key": key, "owner": owner}
         values: dict[str, Any] = dict(zip(_COUNTED, total, strict=True))
