@@ -39,6 +39,9 @@ _BUILTINS = _words(
 )
 _CONSUMERS = _words("all any dict enumerate filter len list map max min set sorted sum tuple zip")
 """They take an iterable and keep nothing of its type."""
+_DRAINERS = _words("list max min set sorted sum tuple")
+"""They take all of an iterable at once: Monty makes what CPython would make one by one, as it is asked for."""
+_CHANGING = _words("append extend insert pop remove reverse sort clear update setdefault add discard")
 _ORDERLESS = _words("all any len max min sorted")
 """What they make of a set does not depend on its order (for min and max: of plain numbers and text)."""
 _TYPES = _words("bool dict float int list str tuple")
@@ -62,7 +65,7 @@ _MODULES = {
     ),
     "json": _words("loads"),
 }
-_SPEC = re.compile(r"([<>^]?\d{0,3}|0\d{1,2})(\.\d{1,2}[fe%]|,|,\.\d{1,2}f|[dxXob])?", re.ASCII)
+_SPEC = re.compile(r"([<>^]?\d{0,3}|0\d{1,2})(\.\d{1,2}[fe%]|,|,\.\d{1,2}f|[dxXobe])?", re.ASCII)
 _EXOTIC = re.compile(r"[^\n\r\t -~]")
 _VIEWS = frozenset(("keys", "items", "values"))
 
@@ -224,6 +227,38 @@ class _Check:
         if node.attr in _VIEWS:
             self._consumed(parent)
 
+    def _GeneratorExp(self, node: ast.GeneratorExp) -> None:
+        parent = self._parent[node]
+        if (
+            isinstance(parent, ast.Call)
+            and isinstance(parent.func, ast.Name)
+            and parent.func.id in ("any", "all")
+        ):
+            # They stop early, so nothing may show how far the others got.
+            for inner in ast.walk(node):
+                if isinstance(inner, ast.NamedExpr) or (
+                    isinstance(inner, ast.Call) and self._may_change(inner)
+                ):
+                    raise UnfitError("any() or all() of something that may have effects")
+        else:
+            self._drained(node)
+
+    def _may_change(self, call: ast.Call) -> bool:
+        function = call.func
+        if isinstance(function, ast.Attribute):
+            return function.attr in _CHANGING
+        return not (isinstance(function, ast.Name) and function.id in _BUILTINS)
+
+    def _drained(self, node: ast.expr) -> None:
+        parent = self._parent[node]
+        if isinstance(parent, ast.Call) and not any(one.arg == "key" for one in parent.keywords):
+            function = parent.func
+            if isinstance(function, ast.Name) and function.id in _DRAINERS and parent.args[0] is node:
+                return
+            if isinstance(function, ast.Attribute) and function.attr == "join":
+                return
+        raise UnfitError("an iterator as a value")
+
     def _consumed(self, node: ast.Call) -> None:
         """A view or an iterator must be taken apart where it is made: it is no list, and may be part of a set."""
         parent = self._parent[node]
@@ -247,7 +282,11 @@ class _Check:
             name = function.id
             if name in ("set", "frozenset"):
                 self._set(node)
-            elif name in ("range", "map", "filter", "zip", "enumerate", "reversed"):
+            elif name == "enumerate":
+                self._enumerate(node)
+            elif name in ("map", "filter"):
+                self._drained(node)
+            elif name in ("range", "zip", "reversed"):
                 self._consumed(node)
             elif name in ("str", "float", "int") and len(node.args) + len(node.keywords) > (
                 2 if name == "int" else 1
@@ -260,6 +299,22 @@ class _Check:
             return
         if not isinstance(function, ast.Name | ast.Attribute | ast.Call | ast.Subscript):
             raise UnfitError("a call of that kind")
+
+    def _enumerate(self, node: ast.Call) -> None:
+        self._consumed(node)
+        starts = [*node.args[1:], *(one.value for one in node.keywords if one.arg == "start")]
+        if (
+            not node.args
+            or len(node.args) + len(node.keywords) > 2
+            or len(starts) != len(node.args) + len(node.keywords) - 1
+            or not all(isinstance(one, ast.Constant | ast.Name) for one in starts)
+        ):
+            raise UnfitError("enumerate() of that kind")
+        comprehension = self._parent[node]
+        if isinstance(comprehension, ast.comprehension):
+            for inner in ast.walk(self._parent[comprehension]):
+                if isinstance(inner, ast.Attribute) and inner.attr in _CHANGING:
+                    raise UnfitError("a comprehension that changes what it goes through")
 
     def _keyword(self, node: ast.keyword) -> None:
         call = self._parent[node]

@@ -84,7 +84,38 @@ _NEEDS = {
 
 
 class _Rewrite(ast.NodeTransformer):
-    """Text of values, rounding and % go by the helpers."""
+    """Text of values, rounding and % go by the helpers; loops over enumerate() become plain ones."""
+
+    def __init__(self) -> None:
+        self._loops = 0
+
+    def visit_For(self, node: ast.For) -> ast.AST | list[ast.stmt]:
+        """A loop over enumerate(x) counts itself: Monty takes all of x at once, also what the loop adds or drops."""
+        self.generic_visit(node)
+        call = node.iter
+        if not (
+            isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "enumerate"
+        ):
+            return node
+        self._loops += 1
+        number, item = f"__onehop_number{self._loops}__", f"__onehop_item{self._loops}__"
+        start = (
+            call.args[1]
+            if len(call.args) > 1
+            else call.keywords[0].value
+            if call.keywords
+            else ast.Constant(0)
+        )
+        pair = ast.Tuple([ast.Name(number, ast.Load()), ast.Name(item, ast.Load())], ast.Load())
+        node.body[:0] = [
+            ast.AugAssign(ast.Name(number, ast.Store()), ast.Add(), ast.Constant(1)),
+            ast.Assign([node.target], pair, lineno=1),
+        ]
+        node.target, node.iter = ast.Name(item, ast.Store()), call.args[0]
+        before = ast.Assign(
+            [ast.Name(number, ast.Store())], ast.BinOp(start, ast.Sub(), ast.Constant(1)), lineno=1
+        )
+        return [before, node]
 
     def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
         self.generic_visit(node)
