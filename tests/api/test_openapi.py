@@ -25,6 +25,7 @@ def document(client: httpx2.Client) -> dict[str, Any]:
 ROUTES = {
     "POST /api/batch",
     "POST /api/execute",
+    "POST /api/lambda",
     "POST /api/sessions",
     "GET /api/sessions",
     "GET /api/sessions/{session_id}",

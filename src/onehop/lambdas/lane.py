@@ -267,6 +267,8 @@ def _sandbox_answer(answer: Answer, routed: str) -> LambdaAnswer:
     if status == "ok":
         if shown.value is not None:
             value = msgspec.Raw(shown.value.encode())
+        elif shown.error is not None:  # SystemExit, with which an execution ends well
+            status, error = "error", shown.error
         else:
             status = "error"
             error = _not_json(shown.refused or "the code ended its program before there was a value")
