@@ -16,7 +16,9 @@ from tests.api.gateway import Gateway
 @pytest.fixture(scope="session")
 def gateway(environment: Environment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     with start_supervisor(environment) as supervisor:
-        gateway = Gateway(supervisor.path, tmp_path_factory.mktemp("lambdas"), lambda_workers=2, memory_mb=256)
+        gateway = Gateway(
+            supervisor.path, tmp_path_factory.mktemp("lambdas"), lambda_workers=2, memory_mb=256
+        )
         yield gateway
         assert gateway.stop() == 0, gateway.log.read_text()
         assert "Traceback" not in gateway.log.read_text()

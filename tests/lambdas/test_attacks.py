@@ -63,10 +63,17 @@ def test_a_regular_expression_without_end(client: httpx2.Client) -> None:
 
 
 def nested(levels: int) -> list[str]:
-    return ["(" * levels + "1" + ")" * levels, "-" * levels + "1", "[" * levels + "]" * levels, "1" + "+1" * levels]
+    return [
+        "(" * levels + "1" + ")" * levels,
+        "-" * levels + "1",
+        "[" * levels + "]" * levels,
+        "1" + "+1" * levels,
+    ]
 
 
-@pytest.mark.parametrize("code", [one for levels in (90, 5000, 50_000) for one in nested(levels)], ids=range(12))
+@pytest.mark.parametrize(
+    "code", [one for levels in (90, 5000, 50_000) for one in nested(levels)], ids=range(12)
+)
 def test_code_that_wants_to_break_the_parser(client: httpx2.Client, code: str) -> None:
     response = client.post("/api/lambda", json={"code": code, "timeout_s": 5})
     assert response.status_code == 200, response.text
@@ -199,11 +206,15 @@ def test_the_walls_of_a_worker(name: str) -> None:
     assert probe(PROBES[name], "in") in REFUSED.get(name, {"PermissionError"})
 
 
-def test_workers_and_montys_are_confined_and_have_no_environment(client: httpx2.Client, gateway: Gateway) -> None:
+def test_workers_and_montys_are_confined_and_have_no_environment(
+    client: httpx2.Client, gateway: Gateway
+) -> None:
     run(client, "1", engine="monty")
     for pid in [one for worker in workers_of(gateway) for one in (worker, *children(worker))]:
         status = dict(
-            line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line
+            line.split(":\t", 1)
+            for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+            if ":\t" in line
         )
         assert status["Seccomp"] == "2"
         assert status["NoNewPrivs"] == "1"

@@ -125,7 +125,22 @@ def test_a_value_that_is_no_json_says_what_to_return(client: httpx2.Client, code
 @pytest.mark.parametrize("engine", ["monty", "sandbox"])
 @pytest.mark.parametrize(
     "value",
-    [None, True, 0, -1.5, 1e300, 2**63, 10**30, "", "žluť 🦊\n\"'\\", [], {}, [[[]]], {"": {"a": [1, None]}}, "\x00\x1f"],
+    [
+        None,
+        True,
+        0,
+        -1.5,
+        1e300,
+        2**63,
+        10**30,
+        "",
+        "žluť 🦊\n\"'\\",
+        [],
+        {},
+        [[[]]],
+        {"": {"a": [1, None]}},
+        "\x00\x1f",
+    ],
 )
 def test_values_go_in_and_come_out_as_they_are(client: httpx2.Client, value: Any, engine: str) -> None:
     answer = run(client, "lambda x: x", value, engine=engine)
