@@ -211,7 +211,7 @@ def test_usage_and_limits_count_lambdas_like_executions(environment: Environment
 
             def counted() -> bool:
                 days = client.get("/api/usage").json()["usage"]
-                return sum(day["executions"] for day in days) == 4 and days[0]["cpu_s"] > 0
+                return bool(sum(day["executions"] for day in days) == 4 and days[0]["cpu_s"] > 0)
 
             tenants.until(counted)
         assert gateway.stop() == 0
