@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from bench import footprint, report, setup, speed, system
+from bench import calls, footprint, report, setup, speed, system
 from bench.measure import Row
 from bench.server import ServerFailedError
 
@@ -21,6 +21,8 @@ ROWS: Mapping[str, Callable[[setup.Setup], Row]] = {
     "throughput": speed.throughput,
     "live-add": speed.live_add,
     "imports": speed.imports,
+    "tool-call": calls.one_after_another,
+    "tool-gather": calls.at_once,
     "memory": footprint.memory,
     "sessions": footprint.many_sessions,
     "import": footprint.sdk_import,

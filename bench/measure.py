@@ -108,18 +108,19 @@ def interleave(row: Row, contenders: Sequence[Contender], *, rounds: int) -> Non
     gc.disable()
     try:
         for contender in contenders:
-            _batch(contender, Series(), max(contender.clients, -(-contender.count // 5)))
+            batch(contender, Series(), max(contender.clients, -(-contender.count // 5)))
         for number in range(rounds):
             first = number % len(contenders)
             for contender in [*contenders[first:], *contenders[:first]]:
                 time.sleep(SETTLE_S)
-                _batch(contender, row.series.setdefault(contender.name, Series()), contender.count)
+                batch(contender, row.series.setdefault(contender.name, Series()), contender.count)
     finally:
         gc.enable()
         row.seconds += time.monotonic() - started
 
 
-def _batch(contender: Contender, series: Series, count: int) -> None:
+def batch(contender: Contender, series: Series, count: int) -> None:
+    """`count` executions by all its clients, on the clock."""
     todo: queue.SimpleQueue[int] = queue.SimpleQueue()
     for number in range(count):
         todo.put(number)

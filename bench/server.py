@@ -21,6 +21,7 @@ from onehop.environments import Environment
 
 START_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 20.0
+NOOP_TOOLS = Path(__file__).with_name("noop_tools.py")
 
 
 class ServerFailedError(Exception):
@@ -135,11 +136,20 @@ class Home:
 
 
 def onehop_server(home: Home) -> Server:
-    """`onehop serve` with its default settings."""
+    """`onehop serve` with its default settings, and a tool for the rows on calls."""
     port = free_port()
     variables = {name: value for name, value in os.environ.items() if not name.startswith("ONEHOP_")}
     variables["ONEHOP_HOME"] = str(home.path)
-    command = [sys.executable, "-m", "onehop.cli.main", "serve", "--port", str(port)]
+    command = [
+        sys.executable,
+        "-m",
+        "onehop.cli.main",
+        "serve",
+        "--port",
+        str(port),
+        "--tools",
+        str(NOOP_TOOLS),
+    ]
     return Server("onehop serve", command, port=port, health="/healthz", variables=variables)
 
 

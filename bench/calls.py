@@ -1,0 +1,158 @@
+"""The rows on calls of tools from code: one after another, and a hundred at once.
+
+The code takes the times itself, around each call, as a program in the sandbox has them. Beside it: what a tool
+costs that a client calls over HTTP on this machine, network excluded, which is the classic loop's least.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from functools import partial
+
+from bench.client import Client, body, text_of
+from bench.measure import ONEHOP, SETTLE_S, Contender, Row, Series, Verdict, batch
+from bench.setup import CLIENTS, NOOP, Setup
+
+ASYNC = "onehop, async def tool"
+OF_CLIENT = "onehop, tool of the client"
+TOOLS = ["noop_tools.*"]
+GATHERED = 100
+
+ONE_AFTER_ANOTHER = """
+import json, time
+call, clock, samples = tools.noop_tools.{name}, time.perf_counter, []
+for _ in range(20):
+    call()
+began = clock()
+for _ in range({count}):
+    begun = clock()
+    value = call()
+    samples.append((clock() - begun) * 1000)
+    assert value == 1
+print(json.dumps([samples, clock() - began]))
+"""
+AT_ONCE = """
+import asyncio, json, time
+call, clock, samples = tools.noop_tools.{name}, time.perf_counter, []
+await asyncio.gather(*(call() for _ in range({gathered})))
+began = clock()
+for _ in range({count}):
+    begun = clock()
+    values = await asyncio.gather(*(call() for _ in range({gathered})))
+    samples += [(clock() - begun) * 1000] * {gathered}
+    assert values == [1] * {gathered}
+print(json.dumps([samples, clock() - began]))
+"""
+SUSPENDED = """
+for _ in range({count}):
+    assert tools.noop() == 1
+"""
+
+Batch = Callable[[Series], None]
+
+
+def one_after_another(setup: Setup) -> Row:
+    row = Row("tool-call", "Call from code to a no-op tool on the host and back, one after another")
+    batches: dict[str, Batch] = {}
+    if setup.onehop is not None:
+        count = setup.count(1000)
+        for label, name in ((ONEHOP, "noop"), (ASYNC, "noop_async")):
+            batches[label] = partial(_in_code, setup, ONE_AFTER_ANOTHER.format(name=name, count=count))
+        batches[OF_CLIENT] = partial(_suspended, setup, setup.count(200))
+    batches[NOOP] = partial(_over_http, setup.noop(400))
+    _interleave(row, batches, setup.rounds)
+    row.notes.append(
+        f"{NOOP}: a client calls a tool that does nothing over HTTP, one request per call, on this machine. "
+        f"{OF_CLIENT}: the code stands still until the client has sent the result, from there to its next call."
+    )
+    ours = row.series.get(ONEHOP)
+    if ours is not None and ours.samples_ms:
+        p50 = ours.at(0.5)
+        row.verdicts.append(Verdict("p50 ≤ 0.25 ms", f"{p50:.3f} ms", p50 <= 0.25 and not ours.errors))
+    return row
+
+
+def at_once(setup: Setup) -> Row:
+    row = Row("tool-gather", f"The same, {GATHERED} at once by asyncio.gather", rate=True)
+    batches: dict[str, Batch] = {}
+    if setup.onehop is not None:
+        count = setup.count(40)
+        for label, name in ((ONEHOP, "noop"), (ASYNC, "noop_async")):
+            code = AT_ONCE.format(name=name, count=count, gathered=GATHERED)
+            batches[label] = partial(_in_code, setup, code)
+    connections = [setup.cleanup.enter_context(Client(setup.peers.port)) for _ in range(CLIENTS)]
+    request = body(code="1+1")
+
+    def call(client: int) -> None:
+        text_of(connections[client].post("/noop", request))
+
+    def prepare(client: int) -> None:
+        connections[client].connect()
+
+    peer = Contender(NOOP, call, setup.count(2000), clients=CLIENTS, prepare=prepare)
+    batches[NOOP] = partial(_over_http, peer)
+    _interleave(row, batches, setup.rounds)
+    row.notes.append(f"The time of a call is that of all {GATHERED}. {NOOP}: {CLIENTS} clients over HTTP.")
+    ours = row.series.get(ONEHOP)
+    if ours is not None and ours.samples_ms:
+        measured = ours.per_second
+        row.verdicts.append(
+            Verdict("≥ 8,000 a second", f"{measured:,.0f} a second", measured >= 8000 and not ours.errors)
+        )
+    return row
+
+
+def _interleave(row: Row, batches: dict[str, Batch], rounds: int) -> None:
+    """As measure.interleave, for contenders that take their own times."""
+    started = time.monotonic()
+    names = list(batches)
+    for name in names:
+        batches[name](Series())
+    for number in range(rounds):
+        first = number % len(names)
+        for name in [*names[first:], *names[:first]]:
+            time.sleep(SETTLE_S)
+            batches[name](row.series.setdefault(name, Series()))
+    row.seconds += time.monotonic() - started
+
+
+def _in_code(setup: Setup, code: str, series: Series) -> None:
+    assert setup.onehop is not None
+    try:
+        with Client(setup.onehop.port) as client:
+            answer = client.post("/api/execute", body(code=code, tools=TOOLS))
+        samples, wall_s = json.loads(text_of(answer))
+    except Exception as error:  # noqa: BLE001 - counted and shown, as every contender's
+        series.errors += 1
+        series.first_error = series.first_error or f"{type(error).__name__}: {error}"
+        return
+    series.samples_ms += samples
+    series.wall_s += wall_s
+
+
+def _suspended(setup: Setup, count: int, series: Series) -> None:
+    assert setup.onehop is not None
+    tool = {"name": "noop", "parameters": {"type": "object", "properties": {}}}
+    try:
+        with Client(setup.onehop.port) as client:
+            answer = client.post("/api/execute", body(code=SUSPENDED.format(count=count), tools=[tool]))
+            path = f"/api/executions/{answer['id']}/tool_results"
+            while answer["status"] == "tool_call_required":
+                begun = time.perf_counter()
+                answer = client.post(
+                    path, body(results=[{"id": one["id"], "result": 1} for one in answer["tool_calls"]])
+                )
+                took_s = time.perf_counter() - begun
+                if answer["status"] == "tool_call_required":  # the last one ends a sandbox, too
+                    series.samples_ms.append(took_s * 1000)
+                    series.wall_s += took_s
+        text_of(answer)
+    except Exception as error:  # noqa: BLE001 - counted and shown, as every contender's
+        series.errors += 1
+        series.first_error = series.first_error or f"{type(error).__name__}: {error}"
+
+
+def _over_http(contender: Contender, series: Series) -> None:
+    batch(contender, series, contender.count)
