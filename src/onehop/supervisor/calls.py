@@ -5,6 +5,8 @@ It passes on what it does not understand. What a call says is between the kernel
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from onehop import protocol
 from onehop.protocol import (
     CALL_NUMBER,
@@ -17,6 +19,12 @@ from onehop.protocol import (
 from onehop.supervisor.execution import Execution
 from onehop.supervisor.link import Link
 
+if TYPE_CHECKING:
+    from onehop.supervisor.sandbox import Sandbox
+
+SUSPENDED_LOOK_S = 2.0
+SUSPENDED_CPU_NS = 300_000_000
+"""CPU time of a kernel that waits for nothing but results: more than it could need."""
 SMALL_BYTES = 512
 """A call that is not longer stays in the log as it is: making it shorter costs more than it gains."""
 
@@ -90,3 +98,61 @@ class PendingCalls:
         if self._execution.end is None:
             self._execution.add("return", end, soon=True)
         return True
+
+
+class Calls:
+    """Of all executions of one sandbox, and the suspension of those that wait for nothing else."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+        self._by_execution: dict[Execution, PendingCalls] = {}
+
+    def take(self, execution: Execution, kind: int, payload: bytes) -> str:
+        """A CALL or a BLOCKED came; what a kernel of ours would not have done, or ""."""
+        calls = self._by_execution.get(execution)
+        if calls is None:
+            calls = self._by_execution[execution] = PendingCalls(execution)
+        return calls.called(payload) if kind == Kind.CALL else calls.blocked(payload)
+
+    def forget(self, execution: Execution) -> None:
+        """It has ended."""
+        self._by_execution.pop(execution, None)
+
+    def answer(self, execution: Execution, number: int, payload: bytes, end: bytes) -> None:
+        """Answers a call; nothing happens when it is not pending."""
+        calls = self._by_execution.get(execution)
+        link = self._sandbox.links.get(execution.place)
+        if calls is not None and isinstance(link, Link) and calls.answer(link, number, payload, end):
+            execution.resume()
+            self._sandbox.around.watch(self._sandbox)
+
+    def suspend(self, execution: Execution, timeout_s: float) -> None:
+        """The execution's time stands still until a call of it is answered, for so long at most.
+
+        Nothing happens unless it has just said that nothing else can make it go on.
+        """
+        sandbox = self._sandbox
+        calls = self._by_execution.get(execution)
+        link = sandbox.links.get(execution.place)
+        if calls is None or not calls.are_blocking or not isinstance(link, Link):
+            return
+        reason = f"no results of its tool calls came within {timeout_s:g} s"
+        if execution.suspend(
+            timeout_s, lambda: sandbox.stop_execution(execution.place, execution, "timeout", reason)
+        ):
+            cpu_ns = sandbox.around.cpu_ns(link.pidfd)
+            self._look_later(execution, link, execution.suspensions, cpu_ns)
+
+    def _look_later(self, execution: Execution, link: Link, suspension: int, before_ns: int) -> None:
+        """A kernel that said it could not go on, and works, has lied: its time goes on, too."""
+
+        def look() -> None:
+            if not execution.suspended or execution.suspensions != suspension:
+                return
+            if self._sandbox.around.cpu_ns(link.pidfd) - before_ns > SUSPENDED_CPU_NS:
+                execution.resume()
+                self._sandbox.around.watch(self._sandbox)
+            else:
+                self._look_later(execution, link, suspension, before_ns)
+
+        execution.after(SUSPENDED_LOOK_S, look)

@@ -74,7 +74,7 @@ class Commands:
         try:
             file = payload(spec.code, spec.env)
             try:
-                answer, fds = await sandbox.request(
+                answer, fds = await sandbox.init.request(
                     {"do": "command", "command": name, "cwd": cwd},
                     [*command.theirs, file],
                     timeout_s=START_TIMEOUT_S,

@@ -7,43 +7,36 @@ one owner here; whatever goes wrong ends in `die`, which frees everything once t
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import os
 import signal
-import socket
 import time
 from collections.abc import Callable
 from typing import Any
 
 from onehop import protocol
 from onehop.errors import (
-    ConflictError,
     ContextNotFoundError,
     InvalidRequestError,
     SessionBusyError,
-    TooManyError,
     UnavailableError,
 )
 from onehop.jail import cgroups
 from onehop.protocol import Kind
 from onehop.supervisor.births import Birth
-from onehop.supervisor.calls import PendingCalls
+from onehop.supervisor.calls import Calls
 from onehop.supervisor.command import Command
-from onehop.supervisor.commands import Commands, check_folder, refusal
-from onehop.supervisor.execution import MAX_EVENTS, MAX_RESULTS, SPILL_ASKED, Execution
+from onehop.supervisor.commands import Commands
+from onehop.supervisor.execution import MAX_RESULTS, SPILL_ASKED, Execution
+from onehop.supervisor.inits import InitChannel
 from onehop.supervisor.link import Link
 from onehop.supervisor.messages import ContextInfo, End, ExecutionSpec, SandboxSpec, Usage
+from onehop.supervisor.outputs import Outputs
 from onehop.supervisor.pipes import Pipes
 from onehop.supervisor.surroundings import Surroundings, exiting
 
 EXIT_REPORT_S = 0.08
 """How long init may take to tell a dead kernel's exit code before the end is reported without it."""
 START_TIMEOUT_S = 20.0
-LATE_OUTPUT_BYTES = 65_536
-SUSPENDED_LOOK_S = 2.0
-SUSPENDED_CPU_NS = 300_000_000
-"""CPU time of a kernel that waits for nothing but results: more than it could need."""
 
 
 class Sandbox:
@@ -73,6 +66,7 @@ class Sandbox:
         """By name of the context, and `!` with the id of a command."""
         self.commands = Commands(self)
         self.contexts: dict[str, ContextInfo] = {}
+        """What was asked for; what each does now, says `supervisor/contexts.py`."""
         self.running: dict[str, Execution] = {}
         self.executions: dict[str, Execution] = {}
         self.restarting: set[str] = set()
@@ -88,22 +82,16 @@ class Sandbox:
         self.loop = self._loop = asyncio.get_running_loop()
         self._workspace = -1
         self._numbers = 0
-        self._tickets: dict[int, Callable[[dict[str, Any], list[int]], None]] = {}
-        self._ticket = 0
-        self._late: dict[str, bytearray] = {}
-        """Text of a context that came while nothing ran in it; its next execution begins with it."""
+        self._outputs = Outputs(self)
         self._free_inodes = -1
         self._waiting_for_kernel: list[tuple[str, Callable[[], None]]] = []
         self._ready_event = False
-        self._calls: dict[Execution, PendingCalls] = {}
-        """Of tools, by the running execution that makes them."""
+        self.calls = Calls(self)
+        """Of tools."""
         self._directory = ""
         self._porters = 0
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ours.setblocking(False)
-        self._control = ours
-        self._init_fd = theirs.detach()
-        self._add_context("main", "")
+        self.init = InitChannel(self._loop, on_event=self._on_init, on_broken=self.die)
+        self.add_context("main", "")
         self._start_timer = self._loop.call_later(START_TIMEOUT_S, self.die, "it did not start in time")
 
     # --- birth --------------------------------------------------------------------------------------
@@ -111,8 +99,8 @@ class Sandbox:
     def fork_fds(self) -> list[int]:
         """What the new init gets; `forked` or `die` closes our copies."""
         if self.around.namespaces:
-            return [self._init_fd]
-        return [self._init_fd, *self.link("main").kernel_fds]
+            return [self.init.theirs]
+        return [self.init.theirs, *self.link("main").kernel_fds]
 
     @property
     def init_pidfd(self) -> int:
@@ -121,7 +109,7 @@ class Sandbox:
     async def forked(self, pid: int) -> None:
         """The init exists and waits for "go": put it into its control group, then let it go."""
         self.pid = pid
-        self._drop_init_fd()
+        self.init.given()
         if not self.around.namespaces:
             self.link("main").given()
         if self.state == "dying":
@@ -134,8 +122,8 @@ class Sandbox:
             self.die(f"its control group cannot be made: {error}")
             return
         if self.state == "preparing":
-            self._loop.add_reader(self._control, self._on_control)
-            self._tell({"do": "go"}, doors)
+            self.init.listen()
+            self.init.tell({"do": "go"}, doors)
         else:
             self._kill_init()
         for fd in doors:
@@ -168,80 +156,15 @@ class Sandbox:
             "nice": self.around.nice,
         }
 
-    def _drop_init_fd(self) -> None:
-        if self._init_fd >= 0:
-            os.close(self._init_fd)
-            self._init_fd = -1
-
     # --- init ---------------------------------------------------------------------------------------
-
-    def _tell(self, message: dict[str, Any], fds: list[int] | None = None) -> None:
-        try:
-            socket.send_fds(self._control, [json.dumps(message).encode()], fds or [])
-        except OSError as error:
-            self.die(f"its init does not take requests: {error}")
-
-    def ask(
-        self,
-        message: dict[str, Any],
-        answer: Callable[[dict[str, Any], list[int]], None],
-        fds: list[int] | None = None,
-    ) -> None:
-        """A request to init with one answer; `answer` gets the event and owns the descriptors."""
-        self._ticket += 1
-        self._tickets[self._ticket] = answer
-        self._tell({**message, "ticket": self._ticket}, fds)
-
-    async def request(
-        self,
-        message: dict[str, Any],
-        fds: list[int] | None = None,
-        *,
-        timeout_s: float,
-        sent: Callable[[], None] | None = None,
-    ) -> tuple[dict[str, Any], list[int]]:
-        """Like `ask`, for who can wait; the descriptors are the caller's. Raises UnavailableError.
-
-        Args:
-            sent: called when `fds` are on their way.
-        """
-        answered: asyncio.Future[tuple[dict[str, Any], list[int]]] = self._loop.create_future()
-
-        def answer(event: dict[str, Any], received: list[int]) -> None:
-            if answered.done():
-                for fd in received:
-                    if event["event"] == "command":  # nobody waits for it any more, so nobody would end it
-                        with contextlib.suppress(ProcessLookupError):
-                            signal.pidfd_send_signal(fd, signal.SIGKILL)
-                    os.close(fd)
-            else:
-                answered.set_result((event, received))
-
-        self.ask(message, answer, fds)
-        if sent is not None:
-            sent()
-        try:
-            async with asyncio.timeout(timeout_s):
-                return await answered
-        except TimeoutError:
-            raise UnavailableError("the sandbox does not answer") from None
 
     def check_assigned(self) -> None:
         """Raises UnavailableError unless a session has it."""
         if self.state != "assigned":
             raise UnavailableError(f"the sandbox has ended: {self.death_reason}")
 
-    def _on_control(self) -> None:
-        try:
-            raw, fds, _, _ = socket.recv_fds(self._control, 65536, 4)
-        except BlockingIOError:
-            return
-        except OSError:
-            raw, fds = b"", []
-        if not raw:
-            self._loop.remove_reader(self._control)
-            return  # the reaper tells the rest
-        message = json.loads(raw)
+    def _on_init(self, message: dict[str, Any], fds: list[int]) -> list[int]:
+        """What init tells by itself; the descriptors that are not taken."""
         match message["event"]:
             case "kernel":
                 link = self.links.get(message["kernel"])
@@ -268,12 +191,7 @@ class Sandbox:
                 self.die(message["detail"])
             case "refused" if message["do"] == "kernel":
                 self.die(f"no new kernel can be started in it: {message['detail']}")
-            case _ if message.get("ticket") in self._tickets:
-                answer = self._tickets.pop(message["ticket"])
-                answer(message, fds)
-                fds = []
-        for fd in fds:
-            os.close(fd)
+        return fds
 
     def _maybe_ready(self) -> None:
         if self.state == "preparing" and self._workspace >= 0 and self.link("main").ready:
@@ -311,7 +229,7 @@ class Sandbox:
                 if not resized.done():
                     resized.set_result(message.get("detail", ""))
 
-            self.ask(
+            self.init.ask(
                 {
                     "do": "resize",
                     "workspace_bytes": spec.workspace_bytes,
@@ -331,13 +249,13 @@ class Sandbox:
         """rlimits of the processes to come, and of the kernel that waited in the pool."""
         if limits == before:
             return
-        self._tell({"do": "limits", "limits": limits})
+        self.init.tell({"do": "limits", "limits": limits})
         link = self.link("main")
         if any(value > before[name] for name, value in limits.items()):
             # Raising a hard limit takes CAP_SYS_RESOURCE on the host, which an ordinary user and many a
             # container's root do not have. A new kernel gets them from init, which is bound by none.
             link.signal(signal.SIGKILL)
-            self._new_kernel("main")
+            self.new_kernel("main")
         elif link.pidfd >= 0:
             self.around.apply_limits(link.pidfd, limits)
 
@@ -353,58 +271,19 @@ class Sandbox:
             raise ContextNotFoundError(f"there is no context {kernel!r}")
         return link
 
-    def _add_context(self, name: str, cwd: str) -> ContextInfo:
+    def add_context(self, name: str, cwd: str) -> ContextInfo:
         self.links[name] = Link(self, self._loop, name)
         info = self.contexts[name] = ContextInfo(name, cwd, "starting", time.time())
         return info
 
-    def context(self, name: str) -> ContextInfo:
-        """What it is doing now. Raises ContextNotFoundError."""
-        link, info = self.link(name), self.contexts[name]
-        info.status = "busy" if name in self.running else "idle" if link.ready else "starting"
-        return info
-
-    async def create_context(self, name: str, cwd: str, most: int) -> ContextInfo:
-        """Another kernel.
-
-        Args:
-            cwd: folder of the workspace where it starts, empty for the workspace itself.
-            most: contexts that there may be.
-
-        Raises:
-            ConflictError, TooManyError, InvalidRequestError, UnavailableError: there will be none.
-        """
-        self.check_assigned()
-        check_folder(cwd)
-        if cwd:
-            answer, _ = await self.request({"do": "folder", "path": cwd}, timeout_s=START_TIMEOUT_S)
-            if answer["event"] != "folder":
-                raise refusal(answer, f"cwd: there is no folder {cwd!r} in the workspace", "cwd")
-            self.check_assigned()
-        if name in self.contexts:
-            raise ConflictError(f"there is a context {name!r} already")
-        if len(self.contexts) >= most:
-            raise TooManyError(f"there are {len(self.contexts)} contexts already, the most allowed")
-        self._add_context(name, cwd)
-        self._new_kernel(name)
-        return self.context(name)
-
-    def restart_context(self, name: str) -> ContextInfo:
-        """A new kernel in the place of another: its variables are gone, the files stay."""
-        self._stop_kernel(name, "its context was started anew")
-        self._new_kernel(name)
-        return self.context(name)
-
-    def delete_context(self, name: str) -> None:
-        """Raises ContextNotFoundError; ConflictError for the one that every session has."""
-        if name == "main":
-            raise ConflictError("the context 'main' stays as long as its session; it can be restarted")
-        self._stop_kernel(name, "its context was deleted")
+    def drop_context(self, name: str) -> None:
+        """Its kernel was stopped."""
         self.links.pop(name).close()
         del self.contexts[name]
-        self._late.pop(name, None)
+        self._outputs.take_late(name)
 
-    def _stop_kernel(self, name: str, reason: str) -> None:
+    def stop_kernel(self, name: str, reason: str) -> None:
+        """What runs in it ends as `killed`, for `reason`. Raises UnavailableError, ContextNotFoundError."""
         self.check_assigned()
         link = self.link(name)
         link.drain_all()
@@ -450,8 +329,8 @@ class Sandbox:
             )
             return execution
         execution = self.begin(kernel, link, spec)
-        if late := self._late.pop(kernel, None):
-            execution.add("stdout", bytes(late))
+        if late := self._outputs.take_late(kernel):
+            execution.add("stdout", late)
         payload = protocol.encode(
             protocol.Execute(
                 code=spec.code,
@@ -562,7 +441,7 @@ class Sandbox:
         if execution.end is not None:
             return
         self.running.pop(kernel, None)
-        self._calls.pop(execution, None)
+        self.calls.forget(execution)
         if execution.spill_fd >= 0:
             os.close(execution.spill_fd)
             execution.spill_fd = -1
@@ -655,55 +534,10 @@ class Sandbox:
                 execution.failed = True
                 execution.add("failure", payload[: 1 << 20])
             case Kind.DONE:
-                self._done(link, execution, payload)
+                self.done(link, execution, payload)
             case Kind.CALL | Kind.BLOCKED:
-                self._take_call(link, execution, kind, payload)
-
-    def _take_call(self, link: Link, execution: Execution, kind: int, payload: bytes) -> None:
-        calls = self._calls.get(execution)
-        if calls is None:
-            calls = self._calls[execution] = PendingCalls(execution)
-        violation = calls.called(payload) if kind == Kind.CALL else calls.blocked(payload)
-        if violation:
-            self.on_violation(link, violation)
-
-    def return_call(self, execution: Execution, number: int, payload: bytes, end: bytes) -> None:
-        """Answers a call of a tool; nothing happens when it is not pending."""
-        calls = self._calls.get(execution)
-        link = self.links.get(execution.place)
-        if calls is not None and isinstance(link, Link) and calls.answer(link, number, payload, end):
-            execution.resume()
-            self.around.watch(self)
-
-    def suspend(self, execution: Execution, timeout_s: float) -> None:
-        """The execution's time stands still until a call of it is answered, for so long at most.
-
-        Nothing happens unless it has just said that nothing else can make it go on.
-        """
-        calls = self._calls.get(execution)
-        link = self.links.get(execution.place)
-        if calls is None or not calls.are_blocking or not isinstance(link, Link):
-            return
-        reason = f"no results of its tool calls came within {timeout_s:g} s"
-        if execution.suspend(
-            timeout_s, lambda: self.stop_execution(execution.place, execution, "timeout", reason)
-        ):
-            cpu_ns = self.around.cpu_ns(link.pidfd)
-            self._look_later(execution, link, execution.suspensions, cpu_ns)
-
-    def _look_later(self, execution: Execution, link: Link, suspension: int, before_ns: int) -> None:
-        """A kernel that said it could not go on, and works, has lied: its time goes on, too."""
-
-        def look() -> None:
-            if not execution.suspended or execution.suspensions != suspension:
-                return
-            if self.around.cpu_ns(link.pidfd) - before_ns > SUSPENDED_CPU_NS:
-                execution.resume()
-                self.around.watch(self)
-            else:
-                self._look_later(execution, link, suspension, before_ns)
-
-        execution.after(SUSPENDED_LOOK_S, look)
+                if violation := self.calls.take(execution, kind, payload):
+                    self.on_violation(link, violation)
 
     def _take_result(self, link: Link, execution: Execution, payload: bytes) -> None:
         execution.results += 1
@@ -713,7 +547,7 @@ class Sandbox:
         execution.results_left -= len(payload)
         execution.add("result", payload)
 
-    def _done(self, link: Link, execution: Execution, payload: bytes) -> None:
+    def done(self, link: Link, execution: Execution, payload: bytes) -> None:
         try:
             status = protocol.decode_done(payload).status
         except ValueError as error:
@@ -738,70 +572,7 @@ class Sandbox:
         self.finish(link.name, execution, "error" if status == "interrupted" else status)
 
     def on_output(self, link: Pipes, stream: str, data: bytes) -> None:
-        execution = self.running.get(link.name)
-        if execution is None:
-            if isinstance(link, Link) and self.state == "assigned":
-                late = self._late.setdefault(link.name, bytearray())
-                late += data[: LATE_OUTPUT_BYTES - len(late)]
-            return
-        if not execution.truncated or execution.output_left > 0:
-            take = data[: execution.output_left] if execution.texts < MAX_EVENTS else b""
-            if execution.texts >= MAX_EVENTS:
-                execution.output_left = 0
-            if take:
-                execution.output_left -= len(take)
-                execution.texts += 1
-                execution.add(stream, take)
-            data = data[len(take) :]
-        if data:
-            execution.truncated = True
-            self._spill(link, execution, data)
-
-    def _spill(self, link: Pipes, execution: Execution, data: bytes) -> None:
-        if execution.spill_fd >= 0:
-            try:
-                view = memoryview(data)
-                while view:
-                    written = os.write(execution.spill_fd, view)
-                    execution.spilled_bytes += written
-                    view = view[written:]
-            except OSError:
-                self._over_quota(link, execution)
-            return
-        if execution.stopping == "output_limit" or execution.spill_name == SPILL_ASKED:
-            return
-        link.pause_output()
-        name = f"output-{execution.spec.id[:24]}.txt"
-        execution.spill_name = SPILL_ASKED
-
-        def answer(message: dict[str, Any], fds: list[int]) -> None:
-            if message["event"] != "spill" or execution.end is not None or not fds:
-                for fd in fds:
-                    os.close(fd)
-                execution.spill_name = ""
-                if execution.end is None:
-                    self._over_quota(link, execution)
-            else:
-                execution.spill_fd, execution.spill_name = fds[0], name
-                self._spill(link, execution, data)
-            if execution.end is not None:
-                link.discard_output()
-            link.resume_output()
-            if execution.end is not None:
-                return
-            held, execution.held_end = execution.held_end, b""
-            if held and isinstance(link, Link):
-                link.drain()
-                self._done(link, execution, held)
-            elif execution.held_exit is not None:
-                link.drain()
-                if execution.end is None:
-                    self.commands.finish(link.name, execution, execution.held_exit)
-
-        self.ask({"do": "spill", "name": name}, answer)
-
-    def _over_quota(self, link: Pipes, execution: Execution) -> None:
-        self.stop_execution(link.name, execution, "output_limit", "its output filled the workspace's quota")
+        self._outputs.written(link, stream, data)
 
     def on_violation(self, link: Link, what: str) -> None:
         """A kernel that does not keep to the protocol is not talked to again; its session ends."""
@@ -856,9 +627,9 @@ class Sandbox:
         if self.spec.one_shot:
             self.links[kernel].close()
             return
-        self._new_kernel(kernel)
+        self.new_kernel(kernel)
 
-    def _new_kernel(self, kernel: str) -> None:
+    def new_kernel(self, kernel: str) -> None:
         if kernel in self.links:
             self.links[kernel].close()
         try:
@@ -874,7 +645,7 @@ class Sandbox:
         if self.around.namespaces:
             self._fork_kernel(Birth(self, link))
             return
-        self._tell({"do": "kernel", "kernel": link.name}, link.kernel_fds)
+        self.init.tell({"do": "kernel", "kernel": link.name}, link.kernel_fds)
         if self.state == "assigned":
             link.given()
 
@@ -918,7 +689,7 @@ class Sandbox:
     def open_porter(self, fd: int) -> None:
         """Init starts a porter on `fd`, a connected stream socket that stays the caller's to close."""
         self.check_assigned()
-        self._tell({"do": "porter"}, [fd])
+        self.init.tell({"do": "porter"}, [fd])
 
     # --- death --------------------------------------------------------------------------------------
 
@@ -956,19 +727,15 @@ class Sandbox:
         if self.state == "gone":
             return
         self.state = "gone"
-        self._drop_init_fd()
+        self.init.given()
         for link in self.links.values():
             link.close()
         self.commands.close()
-        self._loop.remove_reader(self._control)
-        self._control.close()
         if self._workspace >= 0:
             for fd in (self._workspace, *self.ruleset):
                 os.close(fd)
             self._workspace, self.ruleset = -1, []
-        for answer in self._tickets.values():
-            answer({"event": "gone", "detail": "the sandbox has ended"}, [])
-        self._tickets.clear()
+        self.init.close()
         group, self.group = self.group, None
         self._loop.run_in_executor(None, self._remove_traces, group).add_done_callback(self._removed)
 

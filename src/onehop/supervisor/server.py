@@ -23,6 +23,7 @@ from onehop.errors import (
     UnavailableError,
     UnknownEnvironmentError,
 )
+from onehop.supervisor import contexts
 from onehop.supervisor.catalogue import Catalogue
 from onehop.supervisor.execution import Execution
 from onehop.supervisor.link import Link
@@ -454,19 +455,19 @@ class Connection(asyncio.Protocol):
         arguments = request.arguments
         sandbox = self._service.sandbox(arguments["sandbox"])
         self._service.check_descriptors()
-        return await sandbox.create_context(arguments["name"], arguments["cwd"], arguments["most"])
+        return await contexts.create(sandbox, arguments["name"], arguments["cwd"], arguments["most"])
 
     def do_contexts(self, request: Request) -> Any:
         sandbox = self._service.sandbox(request.arguments["sandbox"])
-        return [sandbox.context(name) for name in sandbox.contexts]
+        return [contexts.info(sandbox, name) for name in sandbox.contexts]
 
     def do_restart_context(self, request: Request) -> Any:
         arguments = request.arguments
-        return self._service.sandbox(arguments["sandbox"]).restart_context(arguments["name"])
+        return contexts.restart(self._service.sandbox(arguments["sandbox"]), arguments["name"])
 
     def do_delete_context(self, request: Request) -> Any:
         arguments = request.arguments
-        self._service.sandbox(arguments["sandbox"]).delete_context(arguments["name"])
+        contexts.delete(self._service.sandbox(arguments["sandbox"]), arguments["name"])
 
     def do_attach(self, request: Request) -> Any:
         _, execution = self._service.execution(request.arguments["execution"])
@@ -481,13 +482,13 @@ class Connection(asyncio.Protocol):
         found = self._service.executions.get(arguments["execution"])
         if found is not None:
             sandbox, execution = found
-            sandbox.return_call(execution, arguments["call"], arguments["payload"], arguments["end"])
+            sandbox.calls.answer(execution, arguments["call"], arguments["payload"], arguments["end"])
 
     def do_suspend(self, request: Request) -> Any:
         found = self._service.executions.get(request.arguments["execution"])
         if found is not None:
             sandbox, execution = found
-            sandbox.suspend(execution, request.arguments["timeout_s"])
+            sandbox.calls.suspend(execution, request.arguments["timeout_s"])
 
     def do_interrupt(self, request: Request) -> Any:
         return self._service.sandbox(request.arguments["sandbox"]).interrupt(request.arguments["kernel"])
