@@ -53,7 +53,7 @@ def test_the_commands(tmp_path: Path) -> None:
 
 
 def test_the_tables_and_the_functions() -> None:
-    (text,) = blocks("toml")
+    text = blocks("toml")[0]
     weather = tomllib.loads(text)["tools"]["weather"]
     assert set(weather) <= configure.COMMON | {"module"}
     for line in blocks("py")[1].splitlines():
