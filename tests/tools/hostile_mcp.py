@@ -36,7 +36,7 @@ TOOLS = [
     tool("noop"), tool("echo", annotations={"idempotentHint": True}), tool("pid"), tool("variables"),
     tool("die", annotations={"readOnlyHint": True}), tool("die-writing"), tool("hang"), tool("flood"), tool("large"),
     tool("larger"), tool("garbage"), tool("error"), tool("refuse"), tool("nonsense"), tool("change"),
-    tool("orphan"), tool("stderr"), tool("nan"), tool("blocks"), tool("badimage"), tool("json"),
+    tool("orphan"), tool("stderr"), tool("nan"), tool("shuffled"), tool("blocks"), tool("badimage"), tool("json"),
     tool("requests"), tool("promised", outputSchema=NUMBER), tool("broken", outputSchema=NUMBER),
     tool("texted", outputSchema=NUMBER), tool("unstructured", outputSchema=NUMBER),
     tool("badschema", inputSchema={"type": "object", "properties": {"a": {"type": 42}}}, outputSchema={"type": "object", "properties": {"a": {"type": 42}}}),
@@ -102,6 +102,8 @@ def call(number: Any, name: str, arguments: dict[str, Any]) -> None:
         case "stderr":
             sys.stderr.write("y" * 10_000_000)
             answer(number, text("shouted"))
+        case "shuffled":
+            say({"result": text("ok"), "id": number, "jsonrpc": "2.0"})
         case "nan":
             sys.stdout.write(
                 f'{{"jsonrpc":"2.0","id":{number},"result":{{"content":[],"structuredContent":{{"x":NaN}}}}}}\n'

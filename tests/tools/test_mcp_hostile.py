@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from onehop.errors import ProtocolError
-from onehop.tools.mcp.stdio import Lines, TooLong
+from onehop.tools.mcp.lines import Lines, TooLong
 from tests.tools.conftest import until
 from tests.tools.remote import error, hostile, tools
 
@@ -89,6 +89,16 @@ async def test_a_server_that_hangs() -> None:
         assert "0.2 s" in told
         await until(lambda: not alive(pid))  # it said nothing since
         assert int(await api.call("pid")) != pid
+
+
+async def test_a_server_that_does_not_read() -> None:
+    async with hostile() as api:
+        waiting = [asyncio.ensure_future(api.call("hang"))]
+        waiting += [asyncio.ensure_future(api.call("echo", {"x": "y" * (8 << 20)})) for _ in range(12)]
+        done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        assert "bytes unread" in error(done.pop().result(), "unavailable")
+        for one in waiting:
+            one.cancel()
 
 
 async def test_lists_that_change() -> None:

@@ -132,10 +132,9 @@ class Connection:
 
     async def call(self, name: str, arguments: dict[str, Any]) -> types.CallToolResult:
         """Raises CallFailedError; UnreachableError when the connection ended, unsent: the server has not seen it."""
-        request = types.CallToolRequest(params=types.CallToolRequestParams(name=name, arguments=arguments))
         started_s = time.monotonic()
         try:
-            result = await self._client.session.send_request(request, RESULT)
+            result = await self._answer(name, arguments)
         except asyncio.CancelledError:
             self._suspect(started_s)
             raise
@@ -148,6 +147,14 @@ class Connection:
         if isinstance(result, types.InputRequiredResult):
             raise CallFailedError("failed", "the tool wants to ask somebody for input, and nobody is there")
         return result
+
+    async def _answer(
+        self, name: str, arguments: dict[str, Any]
+    ) -> types.CallToolResult | types.InputRequiredResult:
+        if isinstance(self._server, StdioServer):
+            return RESULT.validate_python(await self._server.call(name, arguments), by_name=False)
+        request = types.CallToolRequest(params=types.CallToolRequestParams(name=name, arguments=arguments))
+        return await self._client.session.send_request(request, RESULT)
 
     def _failure(self, error: MCPError) -> Exception:
         code, message = error.error.code, error.error.message[:MESSAGE_CHARACTERS]

@@ -2,7 +2,7 @@
 
 The mcp library's own transport takes lines of any length and any number of messages, and leaves what a
 server has started to itself when this process is killed; so the process and its pipes are ours, and the
-library gets the messages.
+library gets the messages. Calls of tools go past it: its layers take 0.3 ms of CPU time for each.
 """
 
 from __future__ import annotations
@@ -15,27 +15,34 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import anyio
 import mcp_types as types
+import msgspec
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+from mcp import MCPError
 from mcp.shared.message import SessionMessage
 
-from onehop.errors import ConfigurationError, ProtocolError
+from onehop.errors import CallFailedError, ConfigurationError, ProtocolError
 from onehop.jail import syscalls
+from onehop.tools.mcp.lines import Lines, TooLong
 
 READ_BYTES = 262_144
 GRACE_S = 1.0
 """A server has this long to end after its stdin was closed, and again after SIGTERM."""
 LAST_WORDS_S = 0.2
+FIRST_CALL = 1_000_000_000
+"""Ids of our own requests are above; the library counts from 1."""
+ENVELOPE = "io.modelcontextprotocol/"
+"""Members of `_meta` that say, since 2026-07-28, in which version of the protocol a request is written."""
+MAX_UNSENT_BYTES = 64 * 1024 * 1024
 MAX_UNASKED = 2000
 """Messages within UNASKED_S that answer nothing."""
 UNASKED_S = 1.0
-SKIPPED_TIMES = 8
-"""Of a line that is too long so many times the limit is read to find its end."""
 STDERR_LINES = 5
 STDERR_CHARACTERS = 1000
 TOO_LARGE = -32_099
@@ -43,48 +50,6 @@ TOO_LARGE = -32_099
 ANSWER = re.compile(rb'\s*\{\s*(?:"jsonrpc"\s*:\s*"2\.0"\s*,\s*)?"id"\s*:\s*([0-9]{1,15})\s*,')
 
 Received = SessionMessage | Exception
-
-
-class TooLong:
-    """A line that went beyond the limit; `head` is how it begins."""
-
-    def __init__(self, head: bytes) -> None:
-        self.head = head
-
-
-class Lines:
-    """Cuts a stream into lines of at most `max_bytes`."""
-
-    def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
-        self._parts: list[bytes] = []
-        self._bytes = 0
-        self._skipping = False
-
-    def feed(self, data: bytes) -> Iterator[bytes | TooLong]:
-        """The lines that end in `data`, without their ends. Raises ProtocolError for one without end."""
-        *ended, rest = data.split(b"\n")
-        for part in ended:
-            yield from self._add(part)
-            if not self._skipping:
-                yield b"".join(self._parts)
-            self._parts.clear()
-            self._bytes, self._skipping = 0, False
-        if rest:
-            yield from self._add(rest)
-
-    def _add(self, part: bytes) -> Iterator[TooLong]:
-        self._bytes += len(part)
-        if self._skipping:
-            if self._bytes > self._max_bytes * SKIPPED_TIMES:
-                raise ProtocolError(f"a message of more than {self._max_bytes * SKIPPED_TIMES} bytes")
-            return
-        self._parts.append(part)
-        if self._bytes > self._max_bytes:
-            head = b"".join(self._parts)[:200]
-            self._parts.clear()
-            self._skipping = True
-            yield TooLong(head)
 
 
 class StdioServer:
@@ -116,6 +81,10 @@ class StdioServer:
         self._unasked = 0
         self._unasked_since_s = 0.0
         self._all_said = asyncio.Event()
+        self._process: asyncio.subprocess.Process | None = None
+        self._calls: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._last_call = FIRST_CALL
+        self._envelope: dict[str, Any] = {}
         self._said: deque[str] = deque(maxlen=STDERR_LINES)
 
     @asynccontextmanager
@@ -136,6 +105,7 @@ class StdioServer:
             )
         except (OSError, ValueError) as error:
             raise ConfigurationError(f"command: {self._command[0]} cannot be started: {error}") from None
+        self._process = process
         to_library, from_server = anyio.create_memory_object_stream[Received](0)
         to_server, from_library = anyio.create_memory_object_stream[SessionMessage](0)
         async with anyio.create_task_group() as group:
@@ -176,11 +146,20 @@ class StdioServer:
             return
         finally:
             self.ended.set()
+            for number in list(self._calls):
+                self._fail(number, types.CONNECTION_CLOSED, "Connection closed")
 
     def _message(self, line: bytes | TooLong) -> Received | None:
         if isinstance(line, TooLong):
             return self._too_long(line)
         if not line.strip():
+            return None
+        found = ANSWER.match(line)
+        if found is not None and int(found[1]) in self._calls:
+            try:
+                self._settle(int(found[1]), msgspec.json.decode(line))
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                self._fail(int(found[1]), types.PARSE_ERROR, f"the server's answer is no JSON: {error}")
             return None
         try:
             message = types.jsonrpc_message_adapter.validate_json(line, by_name=False)
@@ -190,15 +169,21 @@ class StdioServer:
             sys.stderr.write(f"on stdout, where only messages of MCP belong: {shown}\n")
             return None
         answered = message.id if isinstance(message, types.JSONRPCResponse | types.JSONRPCError) else None
+        if isinstance(answered, int) and answered in self._calls:  # its members in another order
+            self._settle(answered, message.model_dump(by_alias=True))
+            return None
         if answered is not None and answered in self._awaited:
             self._awaited.discard(answered)
         else:
             self._count_unasked()
         return SessionMessage(message)
 
-    def _too_long(self, line: TooLong) -> Received:
+    def _too_long(self, line: TooLong) -> Received | None:
         found = ANSWER.match(line.head)
         text = f"a message of more than {self._max_bytes} bytes"
+        if found is not None and int(found[1]) in self._calls:
+            self._fail(int(found[1]), TOO_LARGE, f"the server answered with {text}")
+            return None
         if found is None or int(found[1]) not in self._awaited:
             raise ProtocolError(text)
         self._awaited.discard(int(found[1]))
@@ -246,6 +231,60 @@ class StdioServer:
         said = " / ".join(self._said)
         return f"the server {how}" + (f": {said}" if said else "")
 
+    # --- calls ----------------------------------------------------------------------------------------
+
+    async def call(self, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        """A request tools/call; its result as it came. Raises MCPError or CallFailedError; cancelled, it says so."""
+        assert self._process is not None
+        assert self._process.stdin is not None
+        if self.ended.is_set():
+            raise MCPError(types.CONNECTION_CLOSED, "Connection closed")
+        if self._process.stdin.transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
+            raise CallFailedError("unavailable", f"the MCP server leaves {MAX_UNSENT_BYTES} bytes unread")
+        self._last_call += 1
+        number = self._last_call
+        params: dict[str, Any] = {"name": name, "arguments": arguments}
+        if self._envelope:
+            params["_meta"] = self._envelope
+        answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._calls[number] = answer
+        try:
+            self._send({"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": params})
+            return await answer
+        except asyncio.CancelledError:
+            about = {"requestId": number, "reason": "nobody waits for it any more"}
+            if self._envelope:
+                about["_meta"] = self._envelope
+            self._send({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": about})
+            raise
+        finally:
+            del self._calls[number]
+
+    def _send(self, message: dict[str, Any]) -> None:
+        assert self._process is not None
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(msgspec.json.encode(message) + b"\n")
+        except (OSError, RuntimeError):
+            pass  # its end is told by the reader
+
+    def _settle(self, number: int, answer: dict[str, Any]) -> None:
+        """Gives an answer to the call that waits for it."""
+        result, error = answer.get("result"), answer.get("error")
+        if isinstance(result, dict):
+            waiting = self._calls[number]
+            if not waiting.done():
+                waiting.set_result(result)
+        elif isinstance(error, dict) and isinstance(error.get("code"), int):
+            self._fail(number, error["code"], str(error.get("message", "")))
+        else:
+            self._fail(number, types.PARSE_ERROR, "the server's answer is none of JSON-RPC")
+
+    def _fail(self, number: int, code: int, message: str) -> None:
+        waiting = self._calls[number]
+        if not waiting.done():
+            waiting.set_exception(MCPError(code, message))
+
     # --- what goes ------------------------------------------------------------------------------------
 
     async def _write(
@@ -258,6 +297,7 @@ class StdioServer:
                     message = one.message
                     if isinstance(message, types.JSONRPCRequest):
                         self._awaited.add(message.id)
+                        self._learn(message)
                     data = message.model_dump_json(by_alias=True, exclude_unset=True)
                     process.stdin.write(data.encode() + b"\n")
                     await process.stdin.drain()
@@ -269,6 +309,12 @@ class StdioServer:
                         return
                 self.problem = "the server closed its stdin"
                 self.ended.set()
+
+    def _learn(self, request: types.JSONRPCRequest) -> None:
+        """How the library, which has settled the version, addresses this server."""
+        meta = (request.params or {}).get("_meta")
+        if request.method == "tools/list" and isinstance(meta, dict):
+            self._envelope = {name: one for name, one in meta.items() if name.startswith(ENVELOPE)}
 
     # --- its end --------------------------------------------------------------------------------------
 
