@@ -59,7 +59,7 @@ def call(number: Any, name: str, arguments: dict[str, Any]) -> None:
         case "variables":
             answer(number, {"content": [], "structuredContent": dict(os.environ)})
         case "die" | "die-writing":
-            mark = arguments.get("mark", "")
+            mark = arguments.get("mark", "") and os.path.join(os.environ["TMPDIR"], arguments["mark"])
             if mark and os.path.exists(mark):
                 answer(number, text("the second time"))
                 return
