@@ -24,8 +24,9 @@ def batch(self: Holder, items: Sequence[Item], *, parallel: int | None = None) -
 
     Args:
         items: code to run once, or what the API takes: `{"execute": {"code": …}}`, with `"session"` (a session
-            or its id) in that session, or `{"session": …, "command": {"command": …}}`. Items of the same
-            session and context run one after the other. Files are given as in `run`.
+            or its id) in that session, `{"session": …, "command": {"command": …}}`, or
+            `{"tool": name, "arguments": {…}}`. Items of the same session and context run one after the other.
+            Files are given as in `run`.
         parallel: most that run at once.
 
     Raises:

@@ -34,6 +34,8 @@ MAX_ANSWERS_BYTES = 64 * MIB
 QUEUED = 64
 """So many portions of events wait for a client that reads slowly; then the batch waits."""
 REPLAY_WAIT_S = 60.0
+CALLING = "import json\nprint(json.dumps(tools.{path}(**json.loads(input()))))"
+"""Calls a tool with the arguments on stdin."""
 
 ItemEvents = tuple[int, str, list[EncodedEvent]]
 """Index of an item, its execution, and events of it; no events: its outcome is there instead."""
@@ -42,17 +44,22 @@ log = logging.getLogger("onehop.sessions")
 
 
 class BatchItem(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """One thing to do: code or a shell command.
+    """One thing to do: code, a shell command, or a call of a registered tool.
 
     Args:
         execute: code; without `session` in a sandbox of its own.
         command: a shell command of a session.
         session: id of the session.
+        tool: name of a tool. It is called by a line of code in a sandbox of its own, so that approval, audit and
+            limits are those of any call; what it gives is the answer's stdout, as JSON.
+        arguments: of the tool.
     """
 
     execute: ExecuteOnceRequest | None = None
     command: CommandRequest | None = None
     session: Annotated[str, Meta(max_length=255)] | None = None
+    tool: Annotated[str, Meta(max_length=128)] | None = None
+    arguments: dict[str, Any] | None = None
 
 
 class BatchRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -114,9 +121,8 @@ class Batches:
         parallel = self._settings.batch_parallel
         if request.parallel is not None:
             parallel = int(requests.at_most("parallel", request.parallel, parallel))
-        for index, item in enumerate(request.items):
-            self._check(index, item, caller)
-        batch = Batch(self, request.items, caller, key)
+        items = [self._checked(index, item, caller) for index, item in enumerate(request.items)]
+        batch = Batch(self, items, caller, key)
         if key:
             place = (caller.owner, key)
             name = new_id("bat")
@@ -134,12 +140,17 @@ class Batches:
         self._tasks.spawn(batch.carry(parallel))
         return batch
 
-    def _check(self, index: int, item: BatchItem, caller: Caller) -> None:
+    def _checked(self, index: int, item: BatchItem, caller: Caller) -> BatchItem:
+        """The item, with code for a tool. Raises for what cannot be run as asked."""
         place = f"items[{index}]"
-        if (item.execute is None) == (item.command is None):
-            raise InvalidRequestError(f"{place}: give one of execute and command", field=place)
+        if sum(one is not None for one in (item.execute, item.command, item.tool)) != 1:
+            raise InvalidRequestError(f"{place}: give one of execute, command and tool", field=place)
         try:
-            if item.command is not None:
+            if item.tool is not None:
+                item = self._calling(item.tool, item, caller)
+            elif item.arguments is not None:
+                raise InvalidRequestError("arguments: they are for a tool", field="arguments")
+            elif item.command is not None:
                 place += ".command"
                 if item.session is None:
                     raise InvalidRequestError(
@@ -152,11 +163,31 @@ class Batches:
                 self._check_code(item.execute, item.session, caller)
         except ProblemError as error:
             if field := error.extra.get("field"):
-                inside = place if field != "session" else place.rpartition(".")[0]
+                inside = place if field != "session" else f"items[{index}]"
                 error.extra["field"] = f"{inside}.{field}"
             error.detail = f"{place}: {error.detail}"
             error.args = (error.detail,)
             raise
+        return item
+
+    def _calling(self, tool: str, item: BatchItem, caller: Caller) -> BatchItem:
+        """The item as code that calls the tool."""
+        if item.session is not None:
+            raise InvalidRequestError("session: a tool is called outside of sessions", field="session")
+        arguments = item.arguments or {}
+        path = self._tooling.path(tool, arguments, caller)
+        code = ExecuteOnceRequest(
+            code=CALLING.format(path=path),
+            stdin=encode_json(arguments).decode(),
+            tools=[tool],
+            output_bytes=self._settings.max_output_bytes,
+            return_files=True,
+        )
+        try:
+            requests.execution_spec(code, self._settings, "", grace_s=0.0)
+        except errors.TooLargeError as error:
+            raise errors.TooLargeError(f"the arguments are too long: {error.detail}", **error.extra) from None
+        return BatchItem(execute=code)
 
     def _check_code(self, asked: ExecuteOnceRequest, session: str | None, caller: Caller) -> None:
         settings = self._settings

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from onehop.config import MIB, Settings
+from onehop.errors import InvalidRequestError
 from onehop.sessions.caller import Caller
 from onehop.sessions.calling import Calls
 from onehop.sessions.calls import Dispatcher, ToolChoice, ToolSet, decode_toolset
@@ -28,6 +30,22 @@ class Tooling:
         """Raises InvalidRequestError, ForbiddenError for what an execution could not have, either."""
         if wanted:
             self._dispatcher.toolset(list(wanted), caller)
+
+    def path(self, name: str, arguments: dict[str, Any], caller: Caller) -> str:
+        """How code reaches one registered tool below `tools`.
+
+        Raises:
+            InvalidRequestError, ForbiddenError: there is no such tool, it is not for this key, or it cannot be
+                called like that.
+        """
+        toolset = self._dispatcher.toolset([name], caller)
+        entries = self._dispatcher.catalogue(toolset)
+        if len(entries) != 1 or name not in (entries[0].name, entries[0].path):
+            raise InvalidRequestError("tool: give the whole name of one tool", field="tool")
+        problem = self._dispatcher.check(toolset, entries[0].name, arguments)
+        if problem is not None:
+            raise InvalidRequestError(f"arguments: {problem.message}", field="arguments")
+        return entries[0].path
 
     def toolset(
         self, request: ExecuteRequest, usual: Sequence[ToolChoice], caller: Caller, spec: ExecutionSpec
