@@ -17,6 +17,7 @@ OnehopError
 │   │   ├── ContextNotFoundError 404  no such context in the session
 │   │   ├── CommandNotFoundError 404  no such command in the session
 │   │   ├── FileNotFoundInWorkspaceError 404  no such file in the workspace
+│   │   ├── FunctionNotFoundError 404  no such function, or it is not the caller's
 │   │   └── KeyNotFoundError     404  no such key
 │   ├── MethodNotAllowedError    405  the route has other methods
 │   ├── ConflictError            409  the resource is in a state that does not allow it
@@ -144,6 +145,10 @@ class CommandNotFoundError(NotFoundError):
 
 class FileNotFoundInWorkspaceError(NotFoundError):
     type, title = "file-not-found", "There is no such file in the workspace"
+
+
+class FunctionNotFoundError(NotFoundError):
+    type, title = "function-not-found", "There is no such function"
 
 
 class KeyNotFoundError(NotFoundError):
@@ -288,6 +293,7 @@ PROBLEMS: tuple[type[ProblemError], ...] = (
     ContextNotFoundError,
     CommandNotFoundError,
     FileNotFoundInWorkspaceError,
+    FunctionNotFoundError,
     KeyNotFoundError,
     MethodNotAllowedError,
     ConflictError,

@@ -14,6 +14,7 @@ import pytest
 from onehop.api.lambdas import BODY_BYTES
 from onehop.config import MIB, Settings
 from onehop.lambdas import confine, plain, worker, workers
+from onehop.lambdas.functions import MAX_FUNCTIONS
 from onehop.lambdas.lane import LambdaAnswer
 from tests.api.gateway import Gateway
 from tests.lambdas.corpus import FITS
@@ -35,6 +36,8 @@ def test_the_examples_run(gateway: Gateway) -> None:
     answers = [msgspec.json.decode(line) for line in done.stdout.splitlines() if line.strip()]
     assert [(one["engine"], one["status"]) for one in answers[:2]] == [("monty", "ok"), ("sandbox", "ok")]
     assert [one["value"] for one in answers[:2]] == [6, 1.118033988749895]
+    stored, called = answers[2:]
+    assert (stored["name"], stored["engine"], called["value"]) == ("total", "monty", 13)
     (shown,) = re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)[:1]
     decoded = msgspec.json.decode(shown, type=LambdaAnswer)
     assert msgspec.json.decode(decoded.value) == answers[0]["value"]
@@ -49,6 +52,7 @@ def test_the_numbers_are_true() -> None:
         f"`lambda_memory_mb` ({settings.lambda_memory_mb})",
         f"Monty processes there are ({settings.lambda_workers})",
         f"at most {plain.MAX_VALUE_CHARS // MIB} MiB of JSON, the request {BODY_BYTES // MIB} MiB",
+        f"An owner has at most {MAX_FUNCTIONS}",
         f"deeper than {worker.MAX_RECURSION}:",
         f"slice plus {workers.GRACE_S:g} s",
         f"{confine.ADDRESS_BYTES // 1024**3} GiB of address space",

@@ -65,7 +65,7 @@ class App(FastAPI):
         self.operations = [
             *executions.operations(),
             *Batches(engine, executions).operations(),
-            *Lambdas(self.lane).operations(),
+            *Lambdas(engine, self.lane).operations(),
             *Sessions(engine).operations(),
             *Contexts(engine).operations(),
             *Commands(engine, executions).operations(),

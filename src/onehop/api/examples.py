@@ -59,6 +59,19 @@ LAMBDA: dict[str, Any] = {
     "code": "lambda x: sum(x) if isinstance(x, list) else 0",
     "args": [[1, 2, 3]],
 }
+ARGUMENTS: dict[str, Any] = {"args": [[1, 2, 3]]}
+FUNCTION_REQUEST: dict[str, Any] = {"code": LAMBDA["code"]}
+FUNCTION: dict[str, Any] = {
+    "name": "total",
+    "engine": "monty",
+    "routed": "",
+    "created_at": "2026-11-20T09:30:00.000Z",
+    "updated_at": "2026-11-20T09:30:00.000Z",
+    "code": LAMBDA["code"],
+}
+FUNCTION_LIST: dict[str, Any] = {
+    "functions": [{name: value for name, value in FUNCTION.items() if name != "code"}]
+}
 LAMBDA_ANSWER: dict[str, Any] = {
     "status": "ok",
     "value": 6,

@@ -61,6 +61,7 @@ PROBLEM_SCHEMA: dict[str, Any] = {
 
 PARAMETERS = {
     "session_id": "Id of a session (`ses_…`).",
+    "function_name": "A function's name: 1 to 64 letters, digits and _, no digit first.",
     "execution_id": "Id of an execution (`exe_…`).",
     "key_id": "Id of a key (`key_…`), not the key itself.",
     "name": "Name of a context; every session has `main`.",

@@ -129,7 +129,8 @@ class Lane:
             TooManyError: the key or the server is over a limit.
             UnavailableError: the supervisor or the database is lost.
         """
-        self._check(code, wanted)
+        self._check_code(code)
+        self._check_limits(wanted)
         arguments = _joined(wanted)
         routed = "the request asks for a sandbox"
         if wanted.engine != "sandbox":
@@ -138,7 +139,35 @@ class Lane:
                 return answer
         return await self._in_sandbox(code, arguments, wanted, caller, routed)
 
-    def _check(self, code: str, wanted: Arguments) -> None:
+    async def check(self, code: str, caller: Caller) -> str:
+        """Why the code does not fit Monty, empty when it does; nothing of it runs.
+
+        Raises:
+            InvalidRequestError: it is no Python.
+            TooLargeError, TooManyError, UnavailableError: as `run`.
+        """
+        self._check_code(code)
+        if self._enabled:
+            reply = await self.workers.run(
+                Job(code, b"", self._slice_s, self._memory_bytes, only_check=True), caller.owner
+            )
+            if reply.kind == "raised":
+                raise InvalidRequestError(f"code: it is no Python: {reply.text}", field="code")
+            if reply.kind == "unfit":
+                return reply.text
+            if reply.kind == "value":
+                return ""
+        request = ExecuteOnceRequest(code=f"compile({code!r}, '<lambda>', 'exec').co_name")
+        run = await self._engine.executions.start_once(request, caller, name=new_id("exe"))
+        await run.wait()
+        answer = run.answer
+        assert answer is not None
+        if answer.status != "ok":
+            said = answer.error.value if answer.error is not None else answer.reason
+            raise InvalidRequestError(f"code: it is no Python: {said}", field="code")
+        return "it could not be checked in Monty"
+
+    def _check_code(self, code: str) -> None:
         settings = self._engine.settings
         if len(code) > settings.code_bytes:
             raise TooLargeError(
@@ -148,8 +177,10 @@ class Lane:
             raise InvalidRequestError("code: there is nothing to run", field="code")
         if "\0" in code:
             raise InvalidRequestError("code: Python source cannot hold NUL characters", field="code")
+
+    def _check_limits(self, wanted: Arguments) -> None:
         for field in ("timeout_s", "memory_mb"):
-            asked, most = getattr(wanted, field), getattr(settings, f"max_{field}")
+            asked, most = getattr(wanted, field), getattr(self._engine.settings, f"max_{field}")
             if asked is not None and asked > most:
                 raise InvalidRequestError(f"{field}: at most {most:g}, got {asked:g}", field=field)
 
@@ -168,9 +199,7 @@ class Lane:
         slice_s = min(self._slice_s, wanted.timeout_s or self._slice_s)
         started_s = time.perf_counter()
         try:
-            reply = await self.workers.run(
-                Job(code, arguments, slice_s, self._memory_bytes, True), caller.owner
-            )
+            reply = await self.workers.run(Job(code, arguments, slice_s, self._memory_bytes), caller.owner)
         except BaseException:
             meter.withdraw(caller)
             raise

@@ -21,14 +21,14 @@ class Job(msgspec.Struct, array_like=True):
         arguments: JSON of [args, kwargs].
         slice_s: wall seconds it may take.
         memory_bytes: what Monty may allocate.
-        checked: only code that is known to mean the same in CPython runs, and what it raises is not answered.
+        only_check: nothing runs: the reply is `value`, `unfit`, or `raised` for what is no Python.
     """
 
     code: str
     arguments: bytes
     slice_s: float
     memory_bytes: int
-    checked: bool
+    only_check: bool = False
 
 
 class Reply(msgspec.Struct, array_like=True):

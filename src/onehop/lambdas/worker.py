@@ -6,6 +6,7 @@ code. It must never take its own word for the time: the gateway kills it, with i
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -42,7 +43,7 @@ class Worker:
         started_s, cpu_s = time.perf_counter(), time.process_time()
         self._child_cpu_s = 0.0
         try:
-            reply = self._run(job)
+            reply = self._check(job.code) if job.only_check else self._run(job)
         except fit.UnfitError as error:
             reply = Reply("unfit", str(error))
         except monty.MontyCrashedError as error:
@@ -58,8 +59,16 @@ class Worker:
         reply.cpu_ms = (time.process_time() - cpu_s + self._child_cpu_s) * 1000
         return reply
 
+    def _check(self, code: str) -> Reply:
+        try:
+            compile(code, "<lambda>", "exec", ast.PyCF_ONLY_AST)
+        except SyntaxError as error:
+            return Reply("raised", _cut(f"line {error.lineno}: {error.msg}"), type(error).__name__)
+        self._plan(code, True)
+        return Reply("value")
+
     def _run(self, job: Job) -> Reply:
-        source = self._plan(job.code, not _EXOTIC.search(job.arguments), job.checked)
+        source = self._plan(job.code, not _EXOTIC.search(job.arguments))
         args, kwargs = json.loads(job.arguments)
         limits: monty.ResourceLimits = {
             "max_feed_duration_secs": job.slice_s,
@@ -79,7 +88,7 @@ class Worker:
             raise fit.UnfitError("its value is of a type that Monty does not hand over")
         return Reply("value", plain.encode(value))
 
-    def _plan(self, code: str, plain_arguments: bool, checked: bool) -> str:
+    def _plan(self, code: str, plain_arguments: bool) -> str:
         key = (code, plain_arguments)
         plan = self._plans.get(key)
         if plan is None:
@@ -156,7 +165,7 @@ def main(arguments: list[str]) -> int:
         with pool:
             worker = Worker(pool)
             # Loads what is loaded at first use, in both processes.
-            worker.run(Job("lambda x: x + 1", b"[[1],{}]", 1.0, 64 * 1024 * 1024, True))
+            worker.run(Job("lambda x: x + 1", b"[[1],{}]", 1.0, 64 * 1024 * 1024))
             serve(channel, worker)
     return 0
 

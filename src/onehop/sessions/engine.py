@@ -47,6 +47,7 @@ class Engine:
         files: of the sessions' workspaces.
         claims: idempotency keys.
         keyring: API keys.
+        store: the database, for layers above that keep something there.
         meter: of what counts like executions and is none.
         ready: set once it has been entered; before that the supervisor may still be starting.
         lost: set when the supervisor is gone; nothing works any more then.
@@ -66,7 +67,7 @@ class Engine:
         self.ready = asyncio.Event()
         self.lost = client.lost
         self._client = client
-        self._store = store
+        self._store = self.store = store
         self._tasks = Tasks()
         self.keyring = Keyring(store, always=not is_loopback(settings.host))
         self._quotas = Quotas(store)

@@ -130,6 +130,18 @@ class KeyRow:
 
 
 @dataclass(frozen=True, slots=True)
+class FunctionRow:
+    """A stored function. `routed`: why its code does not fit Monty."""
+
+    owner: str
+    name: str
+    code: bytes
+    routed: str
+    created_at: float
+    updated_at: float
+
+
+@dataclass(frozen=True, slots=True)
 class UsageRow:
     """What was used in one period with one key."""
 

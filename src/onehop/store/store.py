@@ -14,9 +14,18 @@ from sqlalchemy import ColumnElement, Connection, select
 from sqlalchemy.exc import DBAPIError
 
 from onehop.errors import QuotaExceededError, UnavailableError
-from onehop.store import keys, usage, writer
+from onehop.store import functions, keys, usage, writer
 from onehop.store.database import is_full, open_database
-from onehop.store.records import Claim, Finished, KeyRow, SessionRow, StoredExecution, ToolCallRow, UsageRow
+from onehop.store.records import (
+    Claim,
+    Finished,
+    FunctionRow,
+    KeyRow,
+    SessionRow,
+    StoredExecution,
+    ToolCallRow,
+    UsageRow,
+)
 from onehop.store.tables import executions, sessions, tool_calls
 
 T = TypeVar("T")
@@ -198,6 +207,24 @@ class Store:
     async def usage(self, first: int, last: int, owner: str | None) -> list[UsageRow]:
         """By day since 1970; see `onehop.store.usage.by_day`."""
         return await self._read(lambda connection: usage.by_day(connection, first, last, owner))
+
+    # --- functions ----------------------------------------------------------------------------------
+
+    async def put_function(self, row: FunctionRow, most: int) -> bool | None:
+        """Returns when that is committed; see `onehop.store.functions.put`."""
+        found: list[bool | None] = []
+        await self._commit(lambda connection: found.append(functions.put(connection, row, most)))
+        return found[-1]
+
+    async def functions(self, owner: str, name: str | None = None) -> list[FunctionRow]:
+        """The owner's, all or the one of that name."""
+        return await self._read(lambda connection: functions.find(connection, owner, name))
+
+    async def remove_function(self, owner: str, name: str) -> bool:
+        """Returns when that is committed; False when there is none."""
+        found: list[bool] = []
+        await self._commit(lambda connection: found.append(functions.remove(connection, owner, name)))
+        return found[-1]
 
     def add_usage(self, sums: Mapping[tuple[int, str, str], Sequence[float]]) -> None:
         """What was used by something that is no execution; see `onehop.store.usage.add`."""

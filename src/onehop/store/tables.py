@@ -99,3 +99,15 @@ tool_calls = Table(
     Index("tool_calls_started_at", "started_at"),
 )
 """Every call of a tool that has ended. Written once, never changed."""
+
+functions = Table(
+    "functions",
+    metadata,
+    Column("owner", String(64), primary_key=True),
+    Column("name", String(64), primary_key=True),
+    Column("code", LargeBinary, nullable=False),
+    Column("routed", String(255), nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("updated_at", Float, nullable=False),
+)
+"""`routed`: why the code does not fit Monty, empty when it does."""
