@@ -228,6 +228,14 @@ def test_a_result_that_the_kernel_cannot_take_is_an_error_there(client: httpx2.C
     assert done["stdout"] == "ToolResultError\n"
 
 
+def test_results_that_are_too_large_for_a_request_change_nothing(client: httpx2.Client) -> None:
+    waiting = run(client, "len(tools.add(1))")
+    (call,) = ids(waiting)
+    large = submit(client, waiting["id"], {"id": call, "result": "x" * 5_000_000})
+    assert_problem(large, 413, "too-large")
+    assert value(submit(client, waiting["id"], {"id": call, "result": "x" * 3_000_000}).json()) == "3000000"
+
+
 def test_the_same_results_sent_twice_with_a_key_are_used_once(client: httpx2.Client) -> None:
     waiting = run(client, "[tools.add(1), 2]")
     result = {"id": ids(waiting)[0], "result": 1}
