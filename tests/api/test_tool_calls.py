@@ -277,6 +277,7 @@ def test_a_budget_that_is_used_up_hurts_only_what_is_over_it(client: httpx2.Clie
 
 
 def test_the_audit(client: httpx2.Client) -> None:
+    before = counted(client)
     waiting = run(client, "tools.add(1)")
     submit(client, waiting["id"], {"id": ids(waiting)[0], "result": 5})
     path = f"/api/executions/{waiting['id']}/tool_calls"
@@ -290,3 +291,10 @@ def test_the_audit(client: httpx2.Client) -> None:
     assert len(row["arguments_sha256"]) == 64
     assert client.get(path, params={"after": row["number"]}).json() == {"tool_calls": []}
     assert_problem(client.get("/api/executions/exe_x/tool_calls"), 404, "execution-not-found")
+    while counted(client) == before:
+        pass
+    assert counted(client) == before + 1
+
+
+def counted(client: httpx2.Client) -> int:
+    return sum(day["tool_calls"] for day in client.get("/api/usage").json()["usage"])
