@@ -84,7 +84,7 @@ async def test_a_server_that_hangs() -> None:
 async def test_a_server_that_does_not_read() -> None:
     async with hostile() as api:
         waiting = [asyncio.ensure_future(api.call("hang"))]
-        waiting += [asyncio.ensure_future(api.call("echo", {"x": "y" * (8 << 20)})) for _ in range(12)]
+        waiting += [asyncio.ensure_future(api.call("echo", {"x": "y" * (4 << 20)})) for _ in range(20)]
         done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         assert "bytes unread" in error(done.pop().result(), "unavailable")
         for one in waiting:

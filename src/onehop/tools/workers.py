@@ -73,7 +73,7 @@ class _Worker:
         self._loop = asyncio.get_running_loop()
         self._channel = channel
         self._frames = model.for_gateway()
-        self._unsent: list[bytes] = []
+        self._unsent: list[bytes | memoryview] = []
         self._unsent_bytes = 0
         self._flushing = False
         channel.setblocking(False)
@@ -107,7 +107,7 @@ class _Worker:
             self._unsent_bytes = 0
             self._flushing = False
             return
-        self._unsent = [data[sent:]]
+        self._unsent = [memoryview(data)[sent:]]  # copied each time, much data would take for ever
         self._unsent_bytes = len(data) - sent
         self._loop.add_writer(self._channel, self._flush)
 
