@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx2
 
+from onehop import config
 from onehop.environments import Environment
 from onehop.tools import checking, configure, launcher, threads, workers
 from onehop.tools.plain import FOLDER
@@ -52,10 +53,12 @@ def test_the_commands(tmp_path: Path) -> None:
         assert done.stderr == ""
 
 
-def test_the_tables_and_the_functions() -> None:
-    text = blocks("toml")[0]
-    weather = tomllib.loads(text)["tools"]["weather"]
-    assert set(weather) <= configure.COMMON | {"module"}
+def test_the_tables_and_the_functions(tmp_path: Path) -> None:
+    for text in blocks("toml"):
+        (tmp_path / "config.toml").write_text(text)
+        named = tomllib.loads(text)["tools"]
+        found = configure.sources(config.load({"home": str(tmp_path)}, {}))
+        assert [one.name for one in found] == sorted(named)
     for line in blocks("py")[1].splitlines():
         if line:
             assert line.removesuffix(" ...") in EXAMPLE.read_text(), line

@@ -114,6 +114,18 @@ async def test_a_call_that_lasts_does_not_hold_up_others(started: Started) -> No
         long.cancel()
 
 
+@pytest.mark.parametrize("last", ["anap", "nap"])
+async def test_results_do_not_wait_for_what_came_with_them(started: Started, last: str) -> None:
+    async with started(TOOLS) as source:
+        # In one turn of the loop, and so in one piece; the first time `nap` is not known to be slow.
+        quick = [asyncio.ensure_future(source.call("add", {"a": n})) for n in range(20)]
+        long = asyncio.ensure_future(source.call(last, {"s": 2}))
+        async with asyncio.timeout(1.5):
+            assert await asyncio.gather(*quick) == [n + 2 for n in range(20)]
+        assert not long.done()
+        assert await long == 2
+
+
 async def test_a_call_that_never_ends_is_a_timeout(started: Started) -> None:
     async with started(TOOLS) as source:
         for tool, arguments in (("nap", {"s": 1000}), ("anap", {"s": 1000}), ("spin", {})):

@@ -25,6 +25,8 @@ WATCH_S = 0.002
 PARK_AFTER = 250
 """Ticks without a call, after which the watcher sleeps until there is one."""
 QUICK_S = 0.0005
+HOLD_S = 0.0002
+"""Results of calls that came together go out together, if they are there within this time."""
 MAX_THREADS = 128
 """More calls that block wait for one of these."""
 
@@ -83,7 +85,8 @@ class Threads:
 
     def _as_leader(self) -> None:
         """Reads and runs until somebody else leads."""
-        led, slow = self._led, self._slow
+        led, slow, ahead, wire = self._led, self._slow, self._read_ahead, self._wire
+        held_s = 0.0
         while True:
             frame = self._next()
             if isinstance(frame, model.CancelFrame):
@@ -94,9 +97,16 @@ class Threads:
                 self._loop.call_soon_threadsafe(self._calls.start, frame)
                 continue
             if frame.tool in slow:
+                wire.flush()
                 self._give_lead()
                 self._run_slow(frame, function)
                 return
+            if not ahead:
+                wire.hold = False  # its result takes along what was held back
+            elif not wire.hold:
+                wire.hold, held_s = True, time.monotonic()
+            elif time.monotonic() - held_s > HOLD_S:
+                wire.hold = False
             led[frame.ticket] = frame
             self._calls_led += 1
             if self._parked:
@@ -123,6 +133,8 @@ class Threads:
     def _next(self) -> Any:
         """The next frame; ends the process with the connection."""
         ahead = self._read_ahead
+        if not ahead and self._wire.hold:
+            self._wire.flush()
         while not ahead:
             try:
                 data = self._wire.channel.recv(READ_BYTES)
@@ -147,6 +159,7 @@ class Threads:
             if now is not None and now is before:
                 if led.pop(now.ticket, None) is not None:
                     self._slow.add(now.tool)
+                    self._wire.flush()
                     self._give_lead()
                 before = None
                 continue

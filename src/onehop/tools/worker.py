@@ -85,10 +85,14 @@ class Wire:
 
     Attributes:
         channel: the socket; who reads it is the caller's business.
+        hold: further frames come in a moment: what is sent waits for them, which saves the gateway wake-ups.
+            Whoever sets it must see to it that `flush` or a frame without it follows soon.
     """
 
     def __init__(self, channel: socket.socket) -> None:
         self.channel = channel
+        self.hold = False
+        self._held: list[bytes] = []
         self._lock = threading.Lock()
         self._forked = False
         os.register_at_fork(after_in_child=self._after_fork)
@@ -101,9 +105,25 @@ class Wire:
         if self._forked:
             os._exit(0)
         data = model.encode(frame)
+        with self._lock:
+            if self.hold:
+                self._held.append(data)
+            else:
+                self._send_held(data)
+
+    def flush(self) -> None:
+        """Sends what was held back."""
+        self.hold = False
+        with self._lock:
+            if self._held:
+                self._send_held(b"")
+
+    def _send_held(self, data: bytes) -> None:
+        if self._held:
+            data = b"".join([*self._held, data])
+            self._held.clear()
         try:
-            with self._lock:
-                self._send_all(memoryview(data))
+            self._send_all(memoryview(data))
         except OSError:
             leave()
 
