@@ -184,9 +184,26 @@ def server(client: onehop.Client) -> None:
     print(f"counted: {sum(day.executions for day in used) > 10}")
 
 
+def lambdas(client: onehop.Client) -> None:
+    print("\n11. Lambdas: in Monty where they fit it, else in a sandbox")
+    found: onehop.Evaluation = client.evaluate(
+        "lambda xs, start=0: sum(xs) + start", [1, 2], kwargs={"start": 10}
+    )
+    print(found.status, found.value)
+    print(client.evaluate("import re\nlambda s: re.findall(r'[0-9]+', s)", "a1b22").raise_for_error().value)
+    failed = client.evaluate("{1, 2}")
+    assert failed.error is not None
+    print(failed.ok, failed.error.name)
+    functions: onehop.Functions = client.functions
+    stored: onehop.FunctionInfo = functions.put("double", "lambda x: x * 2")
+    print(stored.name, functions.get("double").code, [one.name for one in functions.list()])
+    print(functions.call("double", 21).value)
+    functions.delete("double")
+
+
 def keys(client: onehop.Client) -> None:
     """Last, because the first key ends the time without keys."""
-    print("\n11. Keys")
+    print("\n12. Keys")
     group: onehop.Keys = client.keys
     key: onehop.KeyInfo = group.create("tour", scopes=["execute", "admin"])
     with onehop.Client(api_key=key.key) as owner:
@@ -202,8 +219,14 @@ async def in_asyncio() -> None:
         print([result.text for result in results])
         async for event in session.stream("print('streamed')"):
             print(f"  event {event.number} {event.kind}")
-        parts = (session.files, session.contexts, session.commands, client.keys)
-        kinds = (onehop.AsyncFiles, onehop.AsyncContexts, onehop.AsyncCommands, onehop.AsyncKeys)
+        parts = (session.files, session.contexts, session.commands, client.keys, client.functions)
+        kinds = (
+            onehop.AsyncFiles,
+            onehop.AsyncContexts,
+            onehop.AsyncCommands,
+            onehop.AsyncKeys,
+            onehop.AsyncFunctions,
+        )
         print(all(isinstance(part, kind) for part, kind in zip(parts, kinds, strict=True)))
         command: onehop.AsyncCommand = await session.commands.start("echo started")
         print((await command.wait()).stdout.strip())
@@ -224,6 +247,7 @@ def main() -> None:
         tools(client)
         server(client)
         asyncio.run(in_asyncio())
+        lambdas(client)
         if "ONEHOP_URL" not in os.environ:
             keys(client)  # on the engine of this process only: a server's keys are its operator's
 

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from onehop.client.contexts import AsyncContexts, Contexts
     from onehop.client.core import SessionOptions
     from onehop.client.files import AsyncFiles, Files
+    from onehop.client.lambdas import AsyncFunctions, Evaluation, FunctionInfo, Functions
     from onehop.client.oneshot import run
     from onehop.client.records import (
         CommandInfo,
@@ -32,6 +33,7 @@ _WHERE = {
     "AsyncCommands": "client.commands",
     "AsyncContexts": "client.contexts",
     "AsyncFiles": "client.files",
+    "AsyncFunctions": "client.lambdas",
     "AsyncKeys": "client.clients",
     "AsyncSession": "client.sessions",
     "Client": "client.clients",
@@ -43,11 +45,14 @@ _WHERE = {
     "DayUsage": "client.records",
     "EnvironmentInfo": "client.records",
     "ErrorInfo": "client.results",
+    "Evaluation": "client.lambdas",
     "Event": "client.results",
     "ExecutionFailedError": "errors",
     "File": "client.records",
     "FileList": "client.records",
     "Files": "client.files",
+    "FunctionInfo": "client.lambdas",
+    "Functions": "client.lambdas",
     "KeyInfo": "client.records",
     "Keys": "client.clients",
     "OnehopError": "errors",
@@ -72,6 +77,7 @@ __all__ = [
     "AsyncCommands",
     "AsyncContexts",
     "AsyncFiles",
+    "AsyncFunctions",
     "AsyncKeys",
     "AsyncSession",
     "Client",
@@ -83,11 +89,14 @@ __all__ = [
     "DayUsage",
     "EnvironmentInfo",
     "ErrorInfo",
+    "Evaluation",
     "Event",
     "ExecutionFailedError",
     "File",
     "FileList",
     "Files",
+    "FunctionInfo",
+    "Functions",
     "KeyInfo",
     "Keys",
     "OnehopError",

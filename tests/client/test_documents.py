@@ -22,7 +22,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 TOOLS = (ROOT / "docs" / "tools.md").read_text(encoding="utf-8")
 GUIDE = (ROOT / "docs" / "sdk.md").read_text(encoding="utf-8")
 EXAMPLE = re.compile(r"^```python\n(.*?)^```\n```\n(.*?)^```\n", re.MULTILINE | re.DOTALL)
-KEYS = "\n11. Keys\n"
+KEYS = "\n12. Keys\n"
 
 
 def python(*arguments: str, folder: Path, **more: str) -> str:

@@ -21,6 +21,7 @@ PAIRS = (
     (onehop.Commands, onehop.AsyncCommands),
     (onehop.Command, onehop.AsyncCommand),
     (onehop.Keys, onehop.AsyncKeys),
+    (onehop.Functions, onehop.AsyncFunctions),
 )
 SOURCE = Path(onehop.__file__)
 

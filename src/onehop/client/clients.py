@@ -14,6 +14,7 @@ from onehop.client.batches import batch
 from onehop.client.core import Holder, SessionOptions
 from onehop.client.executing import Content, OnResult, OnText
 from onehop.client.follow import Follower
+from onehop.client.lambdas import AsyncFunctions, Functions, evaluate
 from onehop.client.methods import aiterating, awaiting, blocking, iterating
 from onehop.client.records import DayUsage, EnvironmentInfo, KeyInfo, SessionInfo, record
 from onehop.client.requests import document, get, path_of, post, send
@@ -238,6 +239,7 @@ class Client(Holder):
 
     run = blocking(run)
     batch = blocking(batch)
+    evaluate = blocking(evaluate)
     sessions = blocking(list_sessions)
     execution = blocking(execution)
     events = iterating(events)
@@ -251,6 +253,11 @@ class Client(Holder):
     def keys(self) -> Keys:
         """API keys."""
         return Keys(self)
+
+    @functools.cached_property
+    def functions(self) -> Functions:
+        """Functions stored under names."""
+        return Functions(self)
 
     def session(self, **options: Unpack[SessionOptions]) -> Session:
         """A new session over these connections; the arguments are those of `Session`, but url and api_key."""
@@ -284,6 +291,7 @@ class AsyncClient(Holder):
 
     run = awaiting(run)
     batch = awaiting(batch)
+    evaluate = awaiting(evaluate)
     sessions = awaiting(list_sessions)
     execution = awaiting(execution)
     events = aiterating(events)
@@ -297,6 +305,11 @@ class AsyncClient(Holder):
     def keys(self) -> AsyncKeys:
         """API keys."""
         return AsyncKeys(self)
+
+    @functools.cached_property
+    def functions(self) -> AsyncFunctions:
+        """Functions stored under names."""
+        return AsyncFunctions(self)
 
     def session(self, **options: Unpack[SessionOptions]) -> AsyncSession:
         """A new session over these connections; the arguments are those of `AsyncSession`, but url and api_key."""
