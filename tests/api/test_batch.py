@@ -194,13 +194,13 @@ def test_one_stream(client: httpx2.Client, session_id: str) -> None:
         ("stdout", 2),
         ("error", 2),
         ("end", 2),
-        ("started", 3),
+        ("answer", 3),
         ("batch_end", None),
     ]
     by_kind = {(name, data.get("item")): data for _, name, data in events}
     assert by_kind["stdout", 0]["data"] == {"text": "one\n"}
     assert kind(by_kind["problem", 1]["data"]) == "session-not-found"
-    assert by_kind["started", 3]["data"]["status"] == "running"
+    assert by_kind["answer", 3]["data"]["status"] == "running"
     assert by_kind["batch_end", None] == {"items": 4}
     # Each item's events are those of its execution.
     execution = by_kind["end", 2]["execution"]
@@ -259,6 +259,31 @@ def test_who_hangs_up_ends_only_what_asked_for_it(client: httpx2.Client, session
     with contextlib.suppress(httpx2.TimeoutException):
         client.post("/api/batch", json={"items": items}, timeout=0.5)
     tenants.until(lambda: lines(client, session_id) == "went onwent on", 20)
+
+
+def test_lambdas(client: httpx2.Client, session_id: str) -> None:
+    small = {"lambda": {"code": "lambda x: sum(x)", "args": [[1, 2, 3]]}}
+    items = (
+        small,
+        code("2", session_id),
+        {"lambda": {"code": "lambda: undefined_name"}},
+        {"lambda": {"code": "import numpy; int(numpy.ones(3).sum())"}},
+    )
+    added, executed, failed, fallen_back = answers(client, *items)
+    assert (added["status"], added["value"], executed["status"]) == ("ok", 6, "ok")
+    assert (failed["status"], failed["error"]["name"]) == ("error", "NameError")
+    assert (fallen_back["value"], fallen_back["engine"]) == (3, "sandbox")
+    events = parsed(post(client, small, headers=EVENTS).text)
+    assert [name for _, name, _ in events] == ["answer", "batch_end"]
+    assert events[0][2]["data"]["value"] == 6
+    for wrong, field in (
+        ({"lambda": {"code": "1", "args": 5}}, "items[1].lambda.args"),
+        ({"lambda": {"code": " "}}, "items[1].lambda.code"),
+        ({"lambda": {"code": "1", "timeout_s": 1e9}}, "items[1].lambda.timeout_s"),
+        ({"lambda": {"code": "1"}, "session": session_id}, "items[1]"),
+        ({"lambda": {"code": "1"}, "execute": {"code": "1"}}, "items[1]"),
+    ):
+        assert_problem(post(client, small, wrong), 422, "invalid-request", field=field)
 
 
 # --- keys of idempotency --------------------------------------------------------------------------------

@@ -64,7 +64,7 @@ class App(FastAPI):
         self.lane = Lane(engine)
         self.operations = [
             *executions.operations(),
-            *Batches(engine, executions).operations(),
+            *Batches(engine, executions, self.lane).operations(),
             *Lambdas(engine, self.lane).operations(),
             *Sessions(engine).operations(),
             *Contexts(engine).operations(),

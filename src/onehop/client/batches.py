@@ -14,7 +14,7 @@ from onehop.client.steps import Op
 from onehop.errors import ProblemError
 
 Item = str | Mapping[str, Any]
-Outcome = Result | CommandInfo | ProblemError
+Outcome = Result | CommandInfo | ProblemError | dict[str, Any]
 
 
 def batch(self: Holder, items: Sequence[Item], *, parallel: int | None = None) -> Op[list[Outcome]]:
@@ -26,7 +26,8 @@ def batch(self: Holder, items: Sequence[Item], *, parallel: int | None = None) -
         items: code to run once, or what the API takes: `{"execute": {"code": …}}`, with `"session"` (a session
             or its id) in that session, `{"session": …, "command": {"command": …}}`, or
             `{"tool": name, "arguments": {…}}`. Items of the same session and context run one after the other.
-            Files are given as in `run`.
+            Files are given as in `run`. `{"lambda": {"code": …, "args": […]}}` has the API's answer for its
+            outcome, a dict with `status` and `value`.
         parallel: most that run at once.
 
     Raises:
@@ -56,4 +57,6 @@ def _item(item: Item) -> Op[dict[str, Any]]:
 def _outcome(answer: Mapping[str, Any]) -> Outcome:
     if str(answer.get("type", "")).startswith(PREFIX):
         return problem(answer, int(answer["status"]))
+    if "engine" in answer:
+        return dict(answer)
     return record(CommandInfo, answer) if "background" in answer else Result.of(answer)

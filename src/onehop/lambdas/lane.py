@@ -129,8 +129,7 @@ class Lane:
             TooManyError: the key or the server is over a limit.
             UnavailableError: the supervisor or the database is lost.
         """
-        self._check_code(code)
-        self._check_limits(wanted)
+        self.check_request(code, wanted)
         arguments = _joined(wanted)
         routed = "the request asks for a sandbox"
         if wanted.engine != "sandbox":
@@ -138,6 +137,11 @@ class Lane:
             if answer is not None:
                 return answer
         return await self._in_sandbox(code, arguments, wanted, caller, routed)
+
+    def check_request(self, code: str, wanted: Arguments) -> None:
+        """Raises InvalidRequestError, TooLargeError for what cannot be run as asked."""
+        self._check_code(code)
+        self._check_limits(wanted)
 
     async def check(self, code: str, caller: Caller) -> str:
         """Why the code does not fit Monty, empty when it does; nothing of it runs.

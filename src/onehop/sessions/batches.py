@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import logging
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -24,7 +24,7 @@ from onehop.sessions.caller import Caller
 from onehop.sessions.claims import Claims, Replay
 from onehop.sessions.commands import Commands
 from onehop.sessions.executions import Executions
-from onehop.sessions.requests import AT_CREATION, CommandRequest, ExecuteOnceRequest, PositiveInt
+from onehop.sessions.requests import AT_CREATION, CommandRequest, ExecuteOnceRequest
 from onehop.sessions.run import EncodedEvent, Run, encode_json, new_id
 from onehop.sessions.tasks import Tasks
 from onehop.sessions.tooling import Tooling
@@ -39,6 +39,9 @@ CALLING = "import json\nprint(json.dumps(tools.{path}(**json.loads(input()))))"
 
 ItemEvents = tuple[int, str, list[EncodedEvent]]
 """Index of an item, its execution, and events of it; no events: its outcome is there instead."""
+
+Work = Callable[[], Awaitable[bytes]]
+"""An item that is no business of this layer: gives its answer, or raises ProblemError."""
 
 log = logging.getLogger("onehop.sessions")
 
@@ -60,18 +63,6 @@ class BatchItem(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     session: Annotated[str, Meta(max_length=255)] | None = None
     tool: Annotated[str, Meta(max_length=128)] | None = None
     arguments: dict[str, Any] | None = None
-
-
-class BatchRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """Several things to do side by side.
-
-    Args:
-        items: those of the same session and context run one after the other, in this order (commands with `main`).
-        parallel: most that run at once.
-    """
-
-    items: Annotated[list[BatchItem], Meta(min_length=1)]
-    parallel: PositiveInt | None = None
 
 
 class BatchAnswer(msgspec.Struct):
@@ -100,11 +91,20 @@ class Batches:
         """Owner and idempotency key of batches that run."""
 
     async def start(
-        self, request: BatchRequest, caller: Caller, *, key: str = "", body: bytes | bytearray = b""
+        self,
+        items: Sequence[BatchItem],
+        caller: Caller,
+        *,
+        parallel: int | None = None,
+        others: Mapping[int, Work] | None = None,
+        key: str = "",
+        body: bytes | bytearray = b"",
     ) -> Batch:
         """Checks all items, then starts them.
 
         Args:
+            parallel: most that run at once.
+            others: by index, items that somebody else carries out and has checked.
             key: idempotency key, which holds for every item of it.
             body: what was asked for, to the byte.
 
@@ -114,15 +114,17 @@ class Batches:
             QuotaExceededError, UnavailableError: the claim cannot be stored.
         """
         most = self._settings.batch_items
-        if len(request.items) > most:
-            raise InvalidRequestError(
-                f"items: {len(request.items)} are too many, the most is {most}", field="items"
-            )
-        parallel = self._settings.batch_parallel
-        if request.parallel is not None:
-            parallel = int(requests.at_most("parallel", request.parallel, parallel))
-        items = [self._checked(index, item, caller) for index, item in enumerate(request.items)]
-        batch = Batch(self, items, caller, key)
+        if len(items) > most:
+            raise InvalidRequestError(f"items: {len(items)} are too many, the most is {most}", field="items")
+        at_once = self._settings.batch_parallel
+        if parallel is not None:
+            at_once = int(requests.at_most("parallel", parallel, at_once))
+        others = others or {}
+        checked = [
+            item if index in others else self._checked(index, item, caller)
+            for index, item in enumerate(items)
+        ]
+        batch = Batch(self, checked, caller, key, others)
         if key:
             place = (caller.owner, key)
             name = new_id("bat")
@@ -137,14 +139,14 @@ class Batches:
                     "the same batch is being carried out; wait for its end"
                 )
             self.under_way.add(place)
-        self._tasks.spawn(batch.carry(parallel))
+        self._tasks.spawn(batch.carry(at_once))
         return batch
 
     def _checked(self, index: int, item: BatchItem, caller: Caller) -> BatchItem:
         """The item, with code for a tool. Raises for what cannot be run as asked."""
         place = f"items[{index}]"
         if sum(one is not None for one in (item.execute, item.command, item.tool)) != 1:
-            raise InvalidRequestError(f"{place}: give one of execute, command and tool", field=place)
+            raise InvalidRequestError(f"{place}: give one of execute, command, tool and lambda", field=place)
         try:
             if item.tool is not None:
                 item = self._calling(item.tool, item, caller)
@@ -162,12 +164,7 @@ class Batches:
                 place += ".execute"
                 self._check_code(item.execute, item.session, caller)
         except ProblemError as error:
-            if field := error.extra.get("field"):
-                inside = place if field != "session" else f"items[{index}]"
-                error.extra["field"] = f"{inside}.{field}"
-            error.detail = f"{place}: {error.detail}"
-            error.args = (error.detail,)
-            raise
+            raise located(error, place, f"items[{index}]") from None
         return item
 
     def _calling(self, tool: str, item: BatchItem, caller: Caller) -> BatchItem:
@@ -226,9 +223,17 @@ class Batch:
         replayed: its key came before; what ran then is not run again.
     """
 
-    def __init__(self, owner: Batches, items: list[BatchItem], caller: Caller, key: str) -> None:
+    def __init__(
+        self,
+        owner: Batches,
+        items: list[BatchItem],
+        caller: Caller,
+        key: str,
+        others: Mapping[int, Work],
+    ) -> None:
         self._owner = owner
         self._items = items
+        self._others = others
         self._caller = caller
         self._key = key
         self._runs: dict[int, Run] = {}
@@ -280,6 +285,8 @@ class Batch:
         if self._abandoned and _interrupts(item):
             return errors.UnavailableError("it was not begun: its client went away")
         try:
+            if index in self._others:
+                return self._kept(await self._others[index](), "")
             run = await self._begin(index, item)
             if isinstance(run, Replay):
                 return self._kept(await self._again(index, run.made), run.made)
@@ -396,6 +403,15 @@ class Batch:
     async def _stop(self, index: int, run: Run) -> None:
         if _interrupts(self._items[index]) and run.end is None and not run.waits:
             await self._owner.executions.stop(run)
+
+
+def located(error: ProblemError, place: str, item: str) -> ProblemError:
+    """The error of an item, which says where in the request it is."""
+    if field := error.extra.get("field"):
+        error.extra["field"] = f"{place if field != 'session' else item}.{field}"
+    error.detail = f"{place}: {error.detail}"
+    error.args = (error.detail,)
+    return error
 
 
 def _interrupts(item: BatchItem) -> bool:
