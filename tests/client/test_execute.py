@@ -251,7 +251,7 @@ async def test_a_batch(client: Any, session: Any) -> None:
     assert (outcomes[3].exit_code, outcomes[3].status) == (3, "error")
     assert isinstance(outcomes[4], onehop.CommandInfo)
     assert isinstance(outcomes[5], errors.SessionNotFoundError)
-    assert (outcomes[6]["status"], outcomes[6]["value"]) == ("ok", 2)
+    assert (outcomes[6].status, outcomes[6].value) == ("ok", 2)
     assert (outcomes[5].status, outcomes[5].type) == (404, "session-not-found")
     with pytest.raises(errors.InvalidRequestError) as caught:
         await client.batch(["1", ""])

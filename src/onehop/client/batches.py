@@ -7,6 +7,7 @@ from typing import Any
 
 from onehop.client import executing
 from onehop.client.core import Holder, SessionCore
+from onehop.client.lambdas import Evaluation
 from onehop.client.records import CommandInfo, record
 from onehop.client.requests import PREFIX, document, new_key, post, problem, send
 from onehop.client.results import Result
@@ -14,7 +15,7 @@ from onehop.client.steps import Op
 from onehop.errors import ProblemError
 
 Item = str | Mapping[str, Any]
-Outcome = Result | CommandInfo | ProblemError | dict[str, Any]
+Outcome = Result | CommandInfo | Evaluation | ProblemError
 
 
 def batch(self: Holder, items: Sequence[Item], *, parallel: int | None = None) -> Op[list[Outcome]]:
@@ -26,8 +27,7 @@ def batch(self: Holder, items: Sequence[Item], *, parallel: int | None = None) -
         items: code to run once, or what the API takes: `{"execute": {"code": …}}`, with `"session"` (a session
             or its id) in that session, `{"session": …, "command": {"command": …}}`, or
             `{"tool": name, "arguments": {…}}`. Items of the same session and context run one after the other.
-            Files are given as in `run`. `{"lambda": {"code": …, "args": […]}}` has the API's answer for its
-            outcome, a dict with `status` and `value`.
+            Files are given as in `run`. `{"lambda": {"code": …, "args": […]}}` has an Evaluation for its outcome.
         parallel: most that run at once.
 
     Raises:
@@ -58,5 +58,5 @@ def _outcome(answer: Mapping[str, Any]) -> Outcome:
     if str(answer.get("type", "")).startswith(PREFIX):
         return problem(answer, int(answer["status"]))
     if "engine" in answer:
-        return dict(answer)
+        return Evaluation.of(answer)
     return record(CommandInfo, answer) if "background" in answer else Result.of(answer)
