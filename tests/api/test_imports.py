@@ -58,6 +58,17 @@ def test_a_session_keeps_its_rule_and_an_execution_replaces_it(
         assert gateway.stop() == 0
 
 
+def test_tools_need_no_permission(client: httpx2.Client) -> None:
+    tool = {"name": "shop.ask", "parameters": {"type": "object", "properties": {}}}
+    for code in ("from tools import shop\nshop.ask()", "import tools\ntools.shop.ask()", "tools.shop.ask()"):
+        body: dict[str, Any] = {"code": code, "tools": [tool], "imports": {"allow": []}}
+        answer = client.post("/api/execute", json=body).json()
+        assert answer["status"] == "tool_call_required", answer
+        results = {"results": [{"id": answer["tool_calls"][0]["id"], "result": 5}]}
+        answer = client.post(f"/api/executions/{answer['id']}/tool_results", json=results).json()
+        assert answer["results"] == [{"text/plain": "5"}]
+
+
 @pytest.mark.parametrize(
     ("rules", "field"),
     [
