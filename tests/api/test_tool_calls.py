@@ -294,6 +294,7 @@ def test_the_audit(client: httpx2.Client) -> None:
     while counted(client) == before:
         pass
     assert counted(client) == before + 1
+    assert 'onehop_tool_calls_total{status="ok"}' in client.get("/metrics").text
 
 
 def counted(client: httpx2.Client) -> int:

@@ -103,6 +103,15 @@ class Metrics:
                     for status, count in sorted(self._engine.outcomes.items())
                 ],
             ),
+            family(
+                "onehop_tool_calls_total",
+                "counter",
+                "Calls of tools that ended, by how.",
+                [
+                    ("onehop_tool_calls_total", {"status": status}, count)
+                    for status, count in sorted(self._engine.call_outcomes.items())
+                ],
+            ),
             one("onehop_sessions", "gauge", "Live sessions.", figures["sessions"]),
             one("onehop_executions_running", "gauge", "Executions under way.", figures["running"]),
             one("onehop_executions_unstored", "gauge", "Results not committed yet.", figures["unstored"]),

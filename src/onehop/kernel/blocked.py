@@ -33,6 +33,8 @@ _IGNORED_MODULES = ("tqdm",)
 
 def all_but(thread: int, waiting: dict[int, Waiter], channel_fd: int) -> bool:
     """Whether every thread but `thread` waits for calls, or for what only other threads can do."""
+    if threading._limbo:  # type: ignore[attr-defined]
+        return False  # one that is being started has no frame yet
     for ident, frame in sys._current_frames().items():
         if ident == thread:
             continue

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import os
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -34,6 +35,7 @@ from onehop.kernel.tool_errors import (
 from onehop.protocol import Call, Kind
 
 LOOKS_MS = (2, 10, 50, 100)
+CONFIRM_MS = 2
 """When to look again whether all are blocked, after it was not so."""
 MAX_NAMED = 5
 _FORKED = "the code forked this process, and only the one that was forked from may call tools"
@@ -96,6 +98,8 @@ class Calls:
         self._live_waits = 0
         self._looks = 0
         self._said_blocked = False
+        self._seemed_blocked: tuple[int, int] | None = None
+        """What was under way at the last look, if all seemed to be blocked then."""
         self._unawaited: dict[int, Pending] = {}
         """By identity: calls that gave something to await."""
         self._watched: dict[asyncio.AbstractEventLoop, Callable[[], None] | None] = {}
@@ -376,8 +380,15 @@ class Calls:
         if self._live == self._live_waits and blocked.all_but(
             _thread.get_ident(), self.channel.waiting, self.channel.socket.fileno()
         ):
-            self.channel.send_with(Kind.BLOCKED, self._blocked)
-            return -1
+            # With other threads it has to hold twice: one may have been handed something to do, and not
+            # come to its next line yet.
+            seen = (self._live, self._returned)
+            if threading.active_count() == 1 or self._seemed_blocked == seen:
+                self.channel.send_with(Kind.BLOCKED, self._blocked)
+                return -1
+            self._seemed_blocked = seen
+            return CONFIRM_MS
+        self._seemed_blocked = None
         self._looks += 1
         return LOOKS_MS[min(self._looks, len(LOOKS_MS)) - 1]
 

@@ -145,6 +145,11 @@ class Engine:
         return self._journal.outcomes
 
     @property
+    def call_outcomes(self) -> Mapping[str, int]:
+        """Ends of calls of tools by status, since this gateway started."""
+        return self._tooling.outcomes
+
+    @property
     def store_lag_s(self) -> float:
         """Age in seconds of the oldest thing that waits to be committed."""
         return self._store.lag_s

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from onehop.sessions.calling import Calls
 from onehop.sessions.calls import Dispatcher, ToolChoice, ToolSet, decode_toolset
 from onehop.sessions.requests import ExecuteRequest, at_most
 from onehop.sessions.run import Run
-from onehop.store import Store
+from onehop.store import Store, ToolCallRow
 from onehop.supervisor.client import SupervisorClient
 from onehop.supervisor.messages import ExecutionSpec
 
@@ -25,6 +26,12 @@ class Tooling:
         self._client = client
         self._store = store
         self._dispatcher = dispatcher
+        self.outcomes: Counter[str] = Counter()
+        """Calls that have ended, by status, since this gateway started."""
+
+    def _recorded(self, row: ToolCallRow) -> None:
+        self.outcomes[row.status] += 1
+        self._store.called(row)
 
     def check(self, wanted: Sequence[ToolChoice], caller: Caller) -> None:
         """Raises InvalidRequestError, ForbiddenError for what an execution could not have, either."""
@@ -90,7 +97,7 @@ class Tooling:
                 execution=run.id,
                 owner=run.owner,
                 on_suspended=run.yielded,
-                on_recorded=self._store.called,
+                on_recorded=self._recorded,
                 held_until=held_until,
             )
 
