@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from bench import calls, footprint, report, setup, speed, system
+from bench import calls, footprint, lambdas, report, setup, speed, system
 from bench.measure import Row
 from bench.server import ServerFailedError
 
@@ -23,6 +23,7 @@ ROWS: Mapping[str, Callable[[setup.Setup], Row]] = {
     "imports": speed.imports,
     "tool-call": calls.one_after_another,
     "tool-gather": calls.at_once,
+    "lambda": lambdas.lane,
     "memory": footprint.memory,
     "sessions": footprint.many_sessions,
     "import": footprint.sdk_import,

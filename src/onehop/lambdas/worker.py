@@ -14,6 +14,7 @@ import socket
 import sys
 import time
 from collections import OrderedDict
+from typing import Any
 
 import pydantic_monty as monty
 from pydantic_monty._binary import find_monty_binary
@@ -37,7 +38,7 @@ class Worker:
     def __init__(self, pool: monty.Monty) -> None:
         self._pool = pool
         self._child_cpu_s = 0.0
-        self._plans: OrderedDict[tuple[str, bool], str | fit.UnfitError] = OrderedDict()
+        self._plans: OrderedDict[tuple[str, bool], program.Program | fit.UnfitError] = OrderedDict()
 
     def run(self, job: Job) -> Reply:
         started_s, cpu_s = time.perf_counter(), time.process_time()
@@ -68,8 +69,18 @@ class Worker:
         return Reply("value")
 
     def _run(self, job: Job) -> Reply:
-        source = self._plan(job.code, not _EXOTIC.search(job.arguments))
-        args, kwargs = json.loads(job.arguments)
+        plan = self._plan(job.code, not _EXOTIC.search(job.arguments))
+        inputs = dict(zip((program.ARGS, program.KWARGS), json.loads(job.arguments), strict=True))
+        if plan.quick:
+            value = self._feed(job, plan.quick, inputs)
+            if not plan.doubtful(value):
+                return Reply("value", plain.encode(value))
+        fits, value = self._feed(job, plan.full, inputs)
+        if not fits:
+            raise fit.UnfitError("its value is of a type that Monty does not hand over")
+        return Reply("value", plain.encode(value))
+
+    def _feed(self, job: Job, source: str, inputs: dict[str, Any]) -> Any:
         limits: monty.ResourceLimits = {
             "max_feed_duration_secs": job.slice_s,
             "max_memory": job.memory_bytes,
@@ -80,15 +91,11 @@ class Worker:
             pid = session.worker_pid or 0
             before_s = _cpu_s(pid)
             try:
-                found = session.feed_run(source, inputs={program.ARGS: args, program.KWARGS: kwargs})
+                return session.feed_run(source, inputs=inputs)
             finally:
-                self._child_cpu_s = max(0.0, _cpu_s(pid) - before_s)
-        fits, value = found
-        if not fits:
-            raise fit.UnfitError("its value is of a type that Monty does not hand over")
-        return Reply("value", plain.encode(value))
+                self._child_cpu_s += max(0.0, _cpu_s(pid) - before_s)
 
-    def _plan(self, code: str, plain_arguments: bool) -> str:
+    def _plan(self, code: str, plain_arguments: bool) -> program.Program:
         key = (code, plain_arguments)
         plan = self._plans.get(key)
         if plan is None:
