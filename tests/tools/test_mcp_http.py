@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from onehop.tools.model import ErrorFrame
 from tests.tools.conftest import Source, until
 from tests.tools.http_mcp import TOKEN
 from tests.tools.remote import error, serving, tools, worker
@@ -77,6 +78,10 @@ async def test_a_server_that_is_started_again(monkeypatch: pytest.MonkeyPatch) -
             with serving("http_mcp.py") as again:
                 assert again == url
                 after = await api.call("pid")
+                while isinstance(after, ErrorFrame):  # as long as the source waits before it tries again
+                    error(after, "unavailable")
+                    await asyncio.sleep(0.05)
+                    after = await api.call("pid")
                 assert after["result"] not in (before["result"], os.getpid())
 
 
