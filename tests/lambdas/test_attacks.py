@@ -14,7 +14,9 @@ from typing import Any
 import httpx2
 import pytest
 
+from onehop.environments import Environment
 from tests.api import tenants
+from tests.api.conftest import start_supervisor
 from tests.api.gateway import Gateway
 from tests.lambdas.conftest import run
 
@@ -160,11 +162,26 @@ def test_no_process_is_left_behind(client: httpx2.Client, gateway: Gateway) -> N
     assert run(client, "1 + 1")["value"] == 2
 
 
+def test_nothing_outlives_a_killed_gateway(environment: Environment, tmp_path: Path) -> None:
+    with start_supervisor(environment) as supervisor, Gateway(supervisor.path, tmp_path) as gateway:
+        with httpx2.Client(base_url=gateway.url, timeout=60) as client, ThreadPoolExecutor(2) as pool:
+            run(client, "1", engine="monty")
+            pids = workers_of(gateway)
+            pids += [child for pid in pids for child in children(pid)]
+            lost = [pool.submit(run, client, "while True:\n    pass", engine="monty") for _ in range(2)]
+            time.sleep(
+                0.05
+            )  # both may be at work then; whether they are makes no difference to what must hold
+            gateway.kill()
+            assert all(isinstance(one.exception(), httpx2.HTTPError) for one in lost)
+        tenants.until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
+
+
 # --- the walls themselves, with the same probes outside as a control -------------------------------------
 
 PROBES: dict[str, str] = {
     "read": "open('/etc/hostname').read()",
-    "write": "open('/tmp/onehop-lambda-probe', 'w')",
+    "write": "os.close(os.open('/tmp', os.O_TMPFILE | os.O_WRONLY))",
     "list": "os.listdir('/')",
     "network": "socket.socket(socket.AF_INET)",
     "unix": "socket.socket(socket.AF_UNIX)",
