@@ -23,6 +23,7 @@ ROWS: Mapping[str, Callable[[setup.Setup], Row]] = {
     "imports": speed.imports,
     "tool-call": calls.one_after_another,
     "tool-gather": calls.at_once,
+    "tool-mcp": calls.mcp,
     "lambda": lambdas.lane,
     "memory": footprint.memory,
     "sessions": footprint.many_sessions,

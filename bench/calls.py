@@ -7,17 +7,22 @@ costs that a client calls over HTTP on this machine, network excluded, which is 
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from bench.client import Client, body, text_of
 from bench.measure import ONEHOP, SETTLE_S, Contender, Row, Series, Verdict, batch
+from bench.server import NOOP_MCP
 from bench.setup import CLIENTS, NOOP, Setup
 
 ASYNC = "onehop, async def tool"
 OF_CLIENT = "onehop, tool of the client"
-TOOLS = ["noop_tools.*"]
+BY_HAND = "the MCP server itself"
+TOOLS = ["noop_tools.*", "noop_mcp.*"]
 GATHERED = 100
 
 ONE_AFTER_ANOTHER = """
@@ -71,6 +76,31 @@ def one_after_another(setup: Setup) -> Row:
     if ours is not None and ours.samples_ms:
         p50 = ours.at(0.5)
         row.verdicts.append(Verdict("p50 ≤ 0.25 ms", f"{p50:.3f} ms", p50 <= 0.25 and not ours.errors))
+    return row
+
+
+def mcp(setup: Setup) -> Row:
+    """Beside it the same server, asked over its pipes by hand: the tool's own time."""
+    row = Row("tool-mcp", "Call from code to a no-op tool of an MCP server over stdio, one after another")
+    batches: dict[str, Batch] = {}
+    if setup.onehop is not None:
+        code = ONE_AFTER_ANOTHER.replace("noop_tools.{name}", "noop_mcp.noop").replace(
+            "value == 1", "value == {wanted}"
+        )
+        code = code.format(count=setup.count(500), wanted={"result": 1})
+        batches[ONEHOP] = partial(_in_code, setup, code)
+    batches[BY_HAND] = partial(_by_hand, setup.count(500))
+    _interleave(row, batches, setup.rounds)
+    row.notes.append(
+        f"{BY_HAND}: the same server, written with the mcp library, asked by JSON-RPC over its own pipes: "
+        "what a call costs in the server itself."
+    )
+    ours, own = row.series.get(ONEHOP), row.series.get(BY_HAND)
+    if ours is not None and own is not None and ours.samples_ms and own.samples_ms:
+        more = ours.at(0.5) - own.at(0.5)
+        row.verdicts.append(
+            Verdict("p50 ≤ the tool's own time + 0.5 ms", f"+ {more:.3f} ms", more <= 0.5 and not ours.errors)
+        )
     return row
 
 
@@ -130,6 +160,35 @@ def _in_code(setup: Setup, code: str, series: Series) -> None:
         return
     series.samples_ms += samples
     series.wall_s += wall_s
+
+
+def _by_hand(count: int, series: Series) -> None:
+    with subprocess.Popen(
+        [sys.executable, str(NOOP_MCP)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        channel, answers = process.stdin, process.stdout
+
+        def say(method: str, number: int | None = None, **params: Any) -> Any:
+            message = {"jsonrpc": "2.0", "method": method, "params": params}
+            channel.write(
+                json.dumps(message if number is None else {**message, "id": number}).encode() + b"\n"
+            )
+            channel.flush()
+            return None if number is None else json.loads(answers.readline())["result"]
+
+        about = {"name": "bench", "version": "1"}
+        say("initialize", 0, protocolVersion="2025-06-18", capabilities={}, clientInfo=about)
+        say("notifications/initialized")
+        began = time.perf_counter()
+        for number in range(1, count + 1):
+            begun = time.perf_counter()
+            result = say("tools/call", number, name="noop", arguments={})
+            series.samples_ms.append((time.perf_counter() - begun) * 1000)
+            assert result["structuredContent"] == {"result": 1}
+        series.wall_s += time.perf_counter() - began
+        channel.close()
 
 
 def _suspended(setup: Setup, count: int, series: Series) -> None:

@@ -22,6 +22,7 @@ from onehop.environments import Environment
 START_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 20.0
 NOOP_TOOLS = Path(__file__).with_name("noop_tools.py")
+NOOP_MCP = Path(__file__).with_name("noop_mcp.py")
 
 
 class ServerFailedError(Exception):
@@ -149,6 +150,8 @@ def onehop_server(home: Home) -> Server:
         str(port),
         "--tools",
         str(NOOP_TOOLS),
+        "--tools",
+        f"noop_mcp={sys.executable} {NOOP_MCP}",
     ]
     return Server("onehop serve", command, port=port, health="/healthz", variables=variables)
 

@@ -300,6 +300,28 @@ def test_a_tool_that_wants_an_approval(client: httpx2.Client) -> None:
     assert wrong["error"]["name"] == "ToolArgumentError", "nobody is asked for a call that cannot be made"
 
 
+def test_a_batch_of_writes_is_approved_at_once(client: httpx2.Client) -> None:
+    code = """
+        import asyncio
+        names = ("a", "b", "c")
+        found = await asyncio.gather(*(tools.mine.delete(name) for name in names), return_exceptions=True)
+        [one if isinstance(one, str) else type(one).__name__ + ": " + one.message for one in found]
+    """
+    answer = run(client, code)
+    assert [call["arguments"] for call in answer["tool_calls"]] == [{"name": name} for name in "abc"]
+    first, second, third = (call["id"] for call in answer["tool_calls"])
+    results = [
+        {"id": first, "approve": True},
+        {"id": second, "approve": False, "reason": "keep that one"},
+        {"id": third, "approve": True},
+    ]
+    path = f"/api/executions/{answer['id']}/tool_results"
+    done = client.post(path, json={"results": results}).json()
+    assert done["results"] == [{"text/plain": "['a is gone', 'ToolDeniedError: keep that one', 'c is gone']"}]
+    ended = {call["id"]: call["status"] for call in done["tool_calls"]}
+    assert ended == {first: "ok", second: "denied", third: "ok"}
+
+
 def test_the_worker_sees_neither_database_nor_supervisor(client: httpx2.Client) -> None:
     answer = run(client, "print(tools.mine.home())")
     assert "onehop-mine-" in answer["stdout"]

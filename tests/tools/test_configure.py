@@ -55,6 +55,7 @@ def test_flags_come_instead_of_the_file(tmp_path: Path, monkeypatch: pytest.Monk
         ("petstore.yaml", "petstore", "openapi", "document"),
         ("https://api.example.org/openapi.json", "api_example_org", "openapi", "document"),
         ("api=https://api.example.org/openapi.json", "api", "openapi", "document"),
+        ("clock=python3 clock_server.py", "clock", "mcp", "command"),
     ],
 )
 def test_what_a_target_is(tmp_path: Path, target: str, name: str, kind: str, option: str) -> None:

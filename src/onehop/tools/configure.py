@@ -10,6 +10,7 @@ import importlib
 import json
 import os
 import shlex
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -111,14 +112,17 @@ def _from_target(target: str) -> dict[str, Any]:
         if urlsplit(target).path.rstrip("/").endswith(("/mcp", "/sse")):
             return {"kind": "mcp", "url": target}
         return {"kind": "openapi", "document": target}
+    try:
+        words = shlex.split(target)
+    except ValueError as error:
+        raise ConfigurationError(f"tools: {target[:200]!r} is no command line: {error}") from None
+    if len(words) > 1 and shutil.which(words[0]):  # a program with arguments, the last of which may be a file
+        return {"kind": "mcp", "command": words}
     if target.endswith(".py"):
         return {"kind": "python", "module": target}
     if target.endswith((".json", ".yaml", ".yml")):
         return {"kind": "openapi", "document": target}
-    try:
-        return {"kind": "mcp", "command": shlex.split(target)}
-    except ValueError as error:
-        raise ConfigurationError(f"tools: {target[:200]!r} is no command line: {error}") from None
+    return {"kind": "mcp", "command": words}
 
 
 def _is_url(text: str) -> bool:
