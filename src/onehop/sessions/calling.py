@@ -52,7 +52,7 @@ class _Pending:
         "arguments",
         "bytes_out",
         "cancel",
-        "digest",
+        "encoded",
         "name",
         "needs",
         "number",
@@ -61,13 +61,13 @@ class _Pending:
     )
 
     def __init__(
-        self, number: int, name: str, arguments: dict[str, Any], bytes_out: int, digest: str
+        self, number: int, name: str, arguments: dict[str, Any], bytes_out: int, encoded: bytes
     ) -> None:
         self.number = number
         self.name = name
         self.arguments = arguments
         self.bytes_out = bytes_out
-        self.digest = digest
+        self.encoded = encoded
         self.started_at = time.time()
         self.status: CallStatus = "running"
         self.needs: Needs | None = None
@@ -132,7 +132,8 @@ class Calls:
     def called(self, payload: bytes) -> PublicCallEvent:
         """The code calls a tool. Raises ValueError for what is no call."""
         number = protocol.call_number(payload)
-        call = protocol.decode_call(payload[protocol.CALL_NUMBER.size :])
+        encoded = payload[protocol.CALL_NUMBER.size :]
+        call = protocol.decode_call(encoded)
         if call.name == protocol.CATALOGUE_TOOL:
             self._catalogue_asked.append(number)
             if not self._held:
@@ -141,19 +142,17 @@ class Calls:
             return "tools_asked", ToolsLoadedEvent(self.toolset.catalogue)
         self.made += 1
         size = len(payload)
-        pending = self._pending[number] = _Pending(
-            number, call.name, call.arguments, size, sha256(payload[protocol.CALL_NUMBER.size :]).hexdigest()
-        )
+        pending = self._pending[number] = _Pending(number, call.name, call.arguments, size, encoded)
         self._bytes_out += size
         if call.name in self._client:
             pending.needs = "result"
         elif self._dispatcher.approval(self.toolset, call.name):
             pending.needs = "approval"
-        shown = call.arguments if pending.needs or size <= SHOWN_BYTES else None
-        event = ToolCallEvent(pending.id, call.name, shown, pending.needs)
+        needs = pending.needs
         if not self._held:
-            self._take(pending)
-        return "tool_call", event
+            self._take(pending)  # first of all: the code waits, the bookkeeping does not
+        shown = call.arguments if needs or size <= SHOWN_BYTES else None
+        return "tool_call", ToolCallEvent(pending.id, call.name, shown, needs)
 
     def returned(self, payload: bytes) -> PublicCallEvent:
         """A call has its answer; ours, or that of a gateway before us."""
@@ -164,7 +163,8 @@ class Calls:
             return "tools_loaded", ToolsLoadedEvent(self.toolset.catalogue)
         pending = self._pending.pop(end.call, None)
         if pending is not None:  # else it has ended by our own doing
-            self._list(pending.id, pending.name, cast(CallStatus, end.status), end.error, end.ms)
+            # A gateway before us may have had no time to write it down; what it has written stays as it is.
+            self._record(pending, cast(CallStatus, end.status), end.error, 0, end.ms)
         return "tool_result", ToolResultEvent(
             f"{CALL_PREFIX}{end.call}", cast(CallStatus, end.status), end.error, end.ms
         )
@@ -201,7 +201,8 @@ class Calls:
         self._over = True
         for pending in list(self._pending.values()):
             cancel, pending.cancel = pending.cancel, None
-            self._record(pending, "abandoned", "its execution ended first", 0)
+            ms = round((time.time() - pending.started_at) * 1000, 3)
+            self._record(pending, "abandoned", "its execution ended first", 0, ms)
             if cancel is not None:
                 cancel()
         self._pending.clear()
@@ -324,10 +325,11 @@ class Calls:
         if problem is not None:
             status, error = "error", problem
         message = "" if error is None else error.message[:ERROR_CHARACTERS]
-        ms = self._record(pending, status, message, len(payload))
+        ms = round((time.time() - pending.started_at) * 1000, 3)
         self._supervisor.return_call(
             self._execution, pending.number, payload, _encode(CallEnd(pending.number, status, ms, message))
         )
+        self._record(pending, status, message, len(payload), ms)
 
     def _payload(self, outcome: Outcome) -> tuple[bytes, CallError | None]:
         """What goes to the kernel, and the error that took its place."""
@@ -370,8 +372,7 @@ class Calls:
 
     # --- the record ---------------------------------------------------------------------------------
 
-    def _record(self, pending: _Pending, status: CallStatus, error: str, bytes_in: int) -> float:
-        ms = round((time.time() - pending.started_at) * 1000, 3)
+    def _record(self, pending: _Pending, status: CallStatus, error: str, bytes_in: int, ms: float) -> None:
         self._list(pending.id, pending.name, status, error, ms)
         self._on_recorded(
             ToolCallRow(
@@ -380,7 +381,7 @@ class Calls:
                 owner=self._owner,
                 key=self.toolset.key,
                 name=pending.name,
-                arguments_sha256=pending.digest,
+                arguments_sha256=sha256(pending.encoded).hexdigest(),
                 bytes_out=pending.bytes_out,
                 bytes_in=bytes_in,
                 started_at=pending.started_at,
@@ -389,7 +390,6 @@ class Calls:
                 error=error,
             )
         )
-        return ms
 
     def _list(self, name: str, tool: str, status: CallStatus, error: str, ms: float) -> None:
         self.ended.append(ToolCallInfo(id=name, name=tool, status=status, error=error, ms=ms))
