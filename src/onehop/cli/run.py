@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onehop.cli import options
+from onehop.cli.terminal import PICTURES, PRINTED
 from onehop.errors import ConfigurationError, OnehopError
 
 if TYPE_CHECKING:
@@ -32,15 +33,6 @@ SANDBOX_ENDED_EXIT = 4
 """All other terminal statuses: the sandbox ended, not the code."""
 TERMINATED_EXIT = 128 + signal.SIGTERM
 
-PICTURES = {
-    "image/png": ".png",
-    "image/jpeg": ".jpg",
-    "image/gif": ".gif",
-    "image/webp": ".webp",
-    "image/svg+xml": ".svg",
-    "application/pdf": ".pdf",
-}
-PRINTED = ("text/plain", "text/markdown", "text/latex")
 SETTINGS = (
     "home",
     "environment",

@@ -15,22 +15,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onehop.cli.terminal import Stream, printable, visible
+from onehop.cli.terminal import PICTURES, PRINTED, Stream, printable, visible
 from onehop.client import terminal
 
 if TYPE_CHECKING:
     from onehop.client.records import File
     from onehop.client.results import Event, Result
 
-PICTURES = {
-    "image/png": ".png",
-    "image/jpeg": ".jpg",
-    "image/gif": ".gif",
-    "image/webp": ".webp",
-    "image/svg+xml": ".svg",
-    "application/pdf": ".pdf",
-}
-PRINTED = ("text/plain", "text/markdown", "text/latex")
 NAMED_FILES = 5
 RED, CYAN, DIM, PLAIN = "\x1b[31m", "\x1b[36m", "\x1b[2m", "\x1b[0m"
 

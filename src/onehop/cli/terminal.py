@@ -12,7 +12,19 @@ from typing import TextIO
 
 from onehop.client.terminal import printable, visible
 
-__all__ = ["Stream", "printable", "visible"]
+__all__ = ["PICTURES", "PRINTED", "Stream", "printable", "visible"]
+
+PICTURES = {
+    "image/png": ".png",
+    "image/jpeg": ".jpg",
+    "image/gif": ".gif",
+    "image/webp": ".webp",
+    "image/svg+xml": ".svg",
+    "application/pdf": ".pdf",
+}
+"""What is written to a file of this ending, and not shown as text."""
+PRINTED = ("text/plain", "text/markdown", "text/latex")
+"""What is shown as text: the first of these that there is."""
 
 _UNFINISHED = re.compile(r"\x1b(\[[0-9;]{0,32})?\Z")
 

@@ -15,6 +15,8 @@ import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from onehop.jail import syscalls
+
 PREFIX = "onehop-"
 CONTROLLERS = ("memory", "pids", "cpu", "cpuacct")
 SOCKETS_SHARE = 16
@@ -222,14 +224,6 @@ def _remove_group(directory: Path) -> None:
         directory.rmdir()
 
 
-def _write(path: str, text: str) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(fd, text.encode())
-    finally:
-        os.close(fd)
-
-
 class Group:
     """The control group of one sandbox, over however many hierarchies there are. Blocking calls only."""
 
@@ -251,28 +245,28 @@ class Group:
             os.mkdir(path)
         if self.tree.has("memory") and self._version("memory") == 2:
             # The sandbox dies whole: a half-killed program tells its user nothing.
-            _write(f"{self._path('memory')}/memory.oom.group", "1")
+            syscalls.write_file(f"{self._path('memory')}/memory.oom.group", "1")
         self.set_limits(memory_bytes=memory_bytes, processes=processes, cpus=cpus)
 
     def set_limits(self, *, memory_bytes: int, processes: int, cpus: float) -> None:
         if self.tree.has("memory"):
             name = "memory.max" if self._version("memory") == 2 else "memory.limit_in_bytes"
-            _write(f"{self._path('memory')}/{name}", str(memory_bytes))
+            syscalls.write_file(f"{self._path('memory')}/{name}", str(memory_bytes))
             if self._version("memory") == 1:
                 # v1 counts what TCP and UDP sockets hold apart from the rest, and only where this was written;
                 # without it one sandbox fills the whole machine's share through its loopback.
                 with contextlib.suppress(OSError):
                     path = f"{self._path('memory')}/memory.kmem.tcp.limit_in_bytes"
-                    _write(path, str(memory_bytes // SOCKETS_SHARE))
+                    syscalls.write_file(path, str(memory_bytes // SOCKETS_SHARE))
         if self.tree.has("pids"):
             # Two more than the user's: the sandbox's init and a porter.
-            _write(f"{self._path('pids')}/pids.max", str(processes + 2))
+            syscalls.write_file(f"{self._path('pids')}/pids.max", str(processes + 2))
         if self.tree.has("cpu") and cpus > 0:
             quota = max(1000, int(cpus * 100_000))
             if self._version("cpu") == 2:
-                _write(f"{self._path('cpu')}/cpu.max", f"{quota} 100000")
+                syscalls.write_file(f"{self._path('cpu')}/cpu.max", f"{quota} 100000")
             else:
-                _write(f"{self._path('cpu')}/cpu.cfs_quota_us", str(quota))
+                syscalls.write_file(f"{self._path('cpu')}/cpu.cfs_quota_us", str(quota))
 
     def doors(self) -> list[int]:
         """Descriptors of the files by which a process goes in itself: it writes `0` into each. The caller's to close.

@@ -42,9 +42,9 @@ def enter_sandbox(
     Raises:
         OSError: the kernel refuses a step; the sandbox must be given up.
     """
-    _write("/proc/self/oom_score_adj", "0")
+    sys.write_file("/proc/self/oom_score_adj", "0")
     # A second wall behind seccomp: even with a hole in the filter no user namespace can be made here.
-    _write("/proc/sys/user/max_user_namespaces", "0")
+    sys.write_file("/proc/sys/user/max_user_namespaces", "0")
     sys.unshare(sys.CLONE_NEWCGROUP)
     flags = sys.MS_NOSUID | sys.MS_NODEV
     # subset=pid leaves nothing but the process directories: kcore, keys, sys, sysrq-trigger, timer_list,
@@ -113,14 +113,6 @@ def drop_privileges(ruleset: int, seccomp: bytes, limits: dict[str, int]) -> Non
     sys.load_seccomp(seccomp)
 
 
-def _write(path: str, text: str) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(fd, text.encode())
-    finally:
-        os.close(fd)
-
-
 def _loopback_up() -> None:
     # struct ifreq of netdevice(7): name[16], short flags. 0x8913 SIOCGIFFLAGS, 0x8914 SIOCSIFFLAGS, 1 IFF_UP.
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
@@ -143,7 +135,7 @@ def enter_without_namespaces(directory: str, environment: str, base_prefix: str,
     os.setsid()
     sys.prctl(sys.PR_SET_CHILD_SUBREAPER, 1)
     sys.prctl(sys.PR_SET_DUMPABLE, 1)  # otherwise root owns the files below /proc/self
-    _write("/proc/self/oom_score_adj", "0")
+    sys.write_file("/proc/self/oom_score_adj", "0")
     sys.prctl(sys.PR_SET_DUMPABLE, 0)
     workspace = os.open(f"{directory}/workspace", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     system = [

@@ -228,3 +228,12 @@ def renameat2(from_directory: int, name: bytes, to_directory: int, to_name: byte
 def fchmodat2(directory: int, name: bytes, mode: int, flags: int) -> None:
     """chmod() that does not follow a symlink, with AT_SYMLINK_NOFOLLOW; ENOSYS before Linux 6.6."""
     _syscall("fchmodat2", directory, name, mode, flags)
+
+
+def write_file(path: str, text: str) -> None:
+    """One write, as files of /proc and of control groups want it. Raises OSError."""
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
