@@ -24,6 +24,7 @@ ROWS: Mapping[str, Callable[[setup.Setup], Row]] = {
     "tool-call": calls.one_after_another,
     "tool-gather": calls.at_once,
     "tool-mcp": calls.mcp,
+    "twenty-calls": calls.twenty,
     "lambda": lambdas.lane,
     "memory": footprint.memory,
     "sessions": footprint.many_sessions,

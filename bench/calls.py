@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from bench.client import Client, body, text_of
@@ -22,6 +23,9 @@ from bench.setup import CLIENTS, NOOP, Setup
 ASYNC = "onehop, async def tool"
 OF_CLIENT = "onehop, tool of the client"
 BY_HAND = "the MCP server itself"
+SERVER_TOOLS = "onehop, tools of the server"
+TWENTY_CALLS = Path(__file__).parents[1] / "examples" / "twenty_calls.py"
+TWENTY_RUNS = 3
 TOOLS = ["noop_tools.*", "noop_mcp.*"]
 GATHERED = 100
 
@@ -131,6 +135,41 @@ def at_once(setup: Setup) -> Row:
         row.verdicts.append(
             Verdict("≥ 8,000 a second", f"{measured:,.0f} a second", measured >= 8000 and not ours.errors)
         )
+    return row
+
+
+def twenty(setup: Setup) -> Row:
+    """What `examples/twenty_calls.py` prints, several times."""
+    row = Row(
+        "twenty-calls",
+        "Twenty dependent tool calls: 50 ms of network, a scripted model of 300 ms a turn",
+        base=SERVER_TOOLS,
+    )
+    if setup.onehop is None:
+        return row
+    began = time.monotonic()
+    told: dict[str, str] = {}
+    for _ in range(setup.count(TWENTY_RUNS)):
+        done = subprocess.run(
+            [sys.executable, str(TWENTY_CALLS)], capture_output=True, text=True, timeout=120, check=True
+        )
+        lines = [line for line in done.stdout.splitlines() if line.startswith("| ")]
+        for line in lines[1:]:
+            name, hops, turns, runs, calls, used, wall = (cell.strip() for cell in line.strip("|").split("|"))
+            series = row.series.setdefault(name, Series())
+            wall_s = float(wall.removesuffix(" s"))
+            series.samples_ms.append(wall_s * 1000)
+            series.wall_s += wall_s
+            told[name] = (
+                f"{name}: {hops} client hops, {turns} model turns, {runs} runs of the program, {calls} tool calls, "
+                f"{used} tokens"
+            )
+    row.seconds = time.monotonic() - began
+    row.notes += [
+        *told.values(),
+        "The time is that of the whole conversation. Tokens: all that each turn reads and writes, one for every 4 "
+        "characters of JSON. The network is a proxy that holds up what passes; the model is scripted.",
+    ]
     return row
 
 
