@@ -43,7 +43,7 @@ def execute_path(request: pytest.FixtureRequest, session_id: str) -> str:
         ({"code": "print(1)\0"}, 422, "invalid-request", "code"),
         ({"code": 5}, 422, "invalid-request", "code"),
         ({"code": "1", "unknown": 1}, 422, "invalid-request", "unknown"),
-        ({"code": "1", "tools": []}, 422, "invalid-request", "tools"),
+        ({"code": "1", "tools": {}}, 422, "invalid-request", "tools"),
         ({"code": "1", "context": "no name"}, 422, "invalid-request", "context"),
         ({"code": "1", "timeout_s": -1}, 422, "invalid-request", "timeout_s"),
         ({"code": "1", "timeout_s": 0}, 422, "invalid-request", "timeout_s"),
