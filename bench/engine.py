@@ -29,6 +29,7 @@ from bench.measure import percentile
 from bench.server import real_home
 from onehop.environments import DEFAULT_NAME, ensure
 from onehop.protocol import Kind
+from onehop.supervisor.inits import InitChannel
 from onehop.supervisor.link import Link
 from onehop.supervisor.messages import ExecutionSpec, SandboxSpec
 from onehop.supervisor.pipes import pid_of
@@ -90,7 +91,7 @@ def _wrap(
 def observe(marks: Marks) -> None:
     """Notes the stages of every sandbox from now on."""
 
-    def control_read(sandbox: Sandbox) -> None:
+    def control_read(sandbox: Sandbox, *_: Any) -> None:
         if sandbox._workspace >= 0:
             marks.note(sandbox.slot, "walls")
 
@@ -98,14 +99,14 @@ def observe(marks: Marks) -> None:
         if kind == Kind.READY:
             marks.note(sandbox.slot, "ready" if link.name == "main" else "cold ready")
 
-    def told(sandbox: Sandbox, message: dict[str, Any], *_: Any) -> None:
+    def told(channel: InitChannel, message: dict[str, Any], *_: Any) -> None:
         if message.get("do") == "go":
-            marks.note(sandbox.slot, "go")
+            marks.note(channel._on_event.__self__.slot, "go")  # type: ignore[attr-defined]
 
     _wrap(Zygote, "fork", before=lambda zygote, slot, *_: marks.note(slot, "asked"))
     _wrap(Pool, "_forked", before=lambda pool, slot, pid: marks.note(slot, "forked"))
-    _wrap(Sandbox, "_tell", before=told)
-    _wrap(Sandbox, "_on_control", after=control_read)
+    _wrap(InitChannel, "tell", before=told)
+    _wrap(Sandbox, "_on_init", after=control_read)
     _wrap(Sandbox, "on_frame", before=frame)
     _wrap(Sandbox, "die", before=lambda sandbox, *_: marks.note(sandbox.slot, "die"))
 
