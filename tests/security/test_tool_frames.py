@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from onehop import protocol
 from onehop.protocol import MAX_CALL_BYTES, MAX_CALLS, MAX_PENDING_CALL_BYTES, MAX_PENDING_CALLS, Kind
+from onehop.supervisor.link import MAX_UNSENT_BYTES
 from onehop.supervisor.spawn import SupervisorHandle
 from tests.calls import Host, entry
 from tests.driver import Driver
@@ -98,11 +99,16 @@ def test_calls_that_nobody_reads_the_results_of(
     driver: Driver, watched: Watched, supervisor: SupervisorHandle, host: Host
 ) -> None:
     """Results are kept for a kernel that is busy, but not without end."""
-    big = bytes(8 * MIB)
-    host.functions = {"x": lambda: protocol.Return(value=big)}
+    big, most = bytes(8 * MIB), MAX_UNSENT_BYTES // (8 * MIB) + 1
     before = supervisor_rss_bytes(supervisor)
     with watched(), driver.session() as session:
-        outcome = host.begin(session, f"{TOOLS}\nfor n in range(1, 40): call(n)\ntime.sleep(60)").wait()
+        started = host.begin(session, f"{TOOLS}\nfor n in range(1, {most + 1}): call(n)\ntime.sleep(60)")
+        started.until_event("call", most)
+        for number in range(1, most + 1):
+            started.answer(number, big)
+            # As a gateway's answers come, one by one: all at once would be a queue that we made ourselves.
+            driver.wait(driver.client.describe())
+        outcome = started.wait()
         assert (outcome.status, outcome.end.session) == ("protocol_error", "ended"), outcome.document()
         assert "without reading their results" in outcome.end.reason
     assert supervisor_rss_bytes(supervisor) - before < 400 * MIB

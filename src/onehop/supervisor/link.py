@@ -89,20 +89,20 @@ class Link(Pipes):
 
     def send(self, kind: Kind, execution: int, payload: bytes = b"") -> None:
         data = pack(kind, execution, payload)
+        sent = 0
         if not self._unsent:
             try:
                 sent = self._channel.send(data)
             except BlockingIOError:
-                sent = 0
+                pass
             except OSError:
                 return  # its end is reported by the reader
             if sent == len(data):
                 return
-            data = data[sent:]
             self._loop.add_writer(self._channel, self._on_writable)
-        self._unsent += data
+        self._unsent += memoryview(data)[sent:]
         if kind == Kind.PROCEED:
-            self._unsent_answers += len(data)
+            self._unsent_answers += len(data) - sent
         if len(self._unsent) > MAX_UNSENT_BYTES:
             self._owner.on_violation(self, "calls without reading their results")
 
