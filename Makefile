@@ -78,10 +78,10 @@ clean: ## remove the virtual environment and all caches (ONEHOP_HOME stays)
 $(VENV)/.ready-server: requirements.lock pyproject.toml scripts/setup $(STALE)
 	@scripts/setup server
 
-$(VENV)/.ready-dev: requirements-dev.lock pyproject.toml scripts/setup $(STALE)
+$(VENV)/.ready-dev: requirements-dev.lock requirements-older.lock pyproject.toml scripts/setup $(STALE)
 	@scripts/setup dev
 
-$(VENV)/.ready-bench: requirements-bench.lock pyproject.toml scripts/setup $(STALE)
+$(VENV)/.ready-bench: requirements-bench.lock requirements-older.lock pyproject.toml scripts/setup $(STALE)
 	@scripts/setup bench
 
 # With PYTHONDONTWRITEBYTECODE set nobody else would write our bytecode, and every start would compile the whole
