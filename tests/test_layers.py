@@ -22,8 +22,8 @@ SOURCE = Path(__file__).parent.parent / "src" / "onehop"
 # errors are below all. `kernel` and `protocol` are shipped into the sandbox and have rules of their own.
 LAYERS = (
     "cli",
-    "api",
     "wires",
+    "api",
     "agent",
     "tools",
     "lambdas",

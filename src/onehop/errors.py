@@ -6,6 +6,7 @@ OnehopError
 │   │   ├── InvalidJsonError     400  the body is not JSON or not UTF-8
 │   │   ├── InvalidPathError     422  a file path is absolute, climbs out, holds NUL or is too long
 │   │   ├── InvalidArchiveError  422  no tar or zip, or it holds what is not unpacked
+│   │   ├── UnsupportedParameterError 400  what is asked for cannot be done, or not with this model
 │   │   ├── UnknownEnvironmentError 422  no environment of that name
 │   │   └── IdempotencyKeyReusedError 422  the key belongs to another request
 │   ├── UnauthorizedError        401  no key, or one that is unknown, expired or revoked
@@ -18,7 +19,10 @@ OnehopError
 │   │   ├── CommandNotFoundError 404  no such command in the session
 │   │   ├── FileNotFoundInWorkspaceError 404  no such file in the workspace
 │   │   ├── FunctionNotFoundError 404  no such function, or it is not the caller's
-│   │   └── KeyNotFoundError     404  no such key
+│   │   ├── KeyNotFoundError     404  no such key
+│   │   ├── ModelNotFoundError   404  no such model is configured
+│   │   ├── UploadNotFoundError  404  no such uploaded file, or it is not the caller's
+│   │   └── ResponseNotFoundError 404  no such stored response, or it is not the caller's
 │   ├── MethodNotAllowedError    405  the route has other methods
 │   ├── ConflictError            409  the resource is in a state that does not allow it
 │   │   ├── SessionBusyError     409  another execution runs in this context
@@ -31,6 +35,12 @@ OnehopError
 │   ├── RangeNotSatisfiableError 416  the file is shorter than the range that was asked for
 │   ├── TooManyError             429  a limit on how much at once is reached
 │   ├── QuotaExceededError       507  the workspace or the server's disk is full
+│   ├── UpstreamError            502  a model's server failed, hung up, or said what nobody understands
+│   │   ├── UpstreamTimeoutError 504  it was too slow
+│   │   ├── UpstreamAuthenticationError 502  it refused the operator's key
+│   │   ├── UpstreamBusyError    429  it takes no more requests now
+│   │   └── UpstreamRefusedError 400  it calls the request wrong
+│   │       └── ContextOverflowError 400  the conversation is longer than the model can read
 │   ├── UnavailableError         503  the engine is starting, stopping or has lost a part
 │   └── InternalError            500  a defect in onehop; the details are in the log only
 ├── JailError                       a wall could not be raised
@@ -103,6 +113,12 @@ class InvalidArchiveError(InvalidRequestError):
     type, title = "invalid-archive", "The archive cannot be unpacked"
 
 
+class UnsupportedParameterError(InvalidRequestError):
+    """What is asked for cannot be done, or not with this model; `field` names it."""
+
+    status, type, title = 400, "unsupported-parameter", "The parameter is not supported"
+
+
 class UnknownEnvironmentError(InvalidRequestError):
     type, title = "unknown-environment", "There is no such environment"
 
@@ -155,6 +171,18 @@ class KeyNotFoundError(NotFoundError):
     type, title = "key-not-found", "There is no such key"
 
 
+class ModelNotFoundError(NotFoundError):
+    type, title = "model-not-found", "There is no such model"
+
+
+class UploadNotFoundError(NotFoundError):
+    type, title = "upload-not-found", "There is no such uploaded file"
+
+
+class ResponseNotFoundError(NotFoundError):
+    type, title = "response-not-found", "There is no such response"
+
+
 class MethodNotAllowedError(ProblemError):
     status, type, title = 405, "method-not-allowed", "The method is not allowed here"
 
@@ -202,6 +230,38 @@ class TooManyError(ProblemError):
 
 class QuotaExceededError(ProblemError):
     status, type, title = 507, "quota-exceeded", "There is no room left"
+
+
+class UpstreamError(ProblemError):
+    """A model's server did not do its part. The message is for the client; it holds no key and no address."""
+
+    status, type, title = 502, "upstream-error", "The model's server failed"
+
+
+class UpstreamTimeoutError(UpstreamError):
+    status, type, title = 504, "upstream-timeout", "The model's server was too slow"
+
+
+class UpstreamAuthenticationError(UpstreamError):
+    """The server's own key was refused: who runs it has to act, not the client."""
+
+    type, title = "upstream-authentication", "The model's server refused the operator's key"
+
+
+class UpstreamBusyError(UpstreamError):
+    """429 or overload, after all retries and fall-backs. `retry_after_s` as the upstream said."""
+
+    status, type, title = 429, "upstream-busy", "The model's server takes no more requests now"
+
+
+class UpstreamRefusedError(UpstreamError):
+    """The upstream calls the request wrong; the message is its own."""
+
+    status, type, title = 400, "upstream-refused", "The model's server refused the request"
+
+
+class ContextOverflowError(UpstreamRefusedError):
+    type, title = "context-overflow", "The conversation is longer than the model can read"
 
 
 class UnavailableError(ProblemError):
@@ -282,6 +342,7 @@ PROBLEMS: tuple[type[ProblemError], ...] = (
     InvalidJsonError,
     InvalidPathError,
     InvalidArchiveError,
+    UnsupportedParameterError,
     UnknownEnvironmentError,
     UnauthorizedError,
     IdempotencyKeyReusedError,
@@ -295,6 +356,9 @@ PROBLEMS: tuple[type[ProblemError], ...] = (
     FileNotFoundInWorkspaceError,
     FunctionNotFoundError,
     KeyNotFoundError,
+    ModelNotFoundError,
+    UploadNotFoundError,
+    ResponseNotFoundError,
     MethodNotAllowedError,
     ConflictError,
     SessionBusyError,
@@ -307,6 +371,12 @@ PROBLEMS: tuple[type[ProblemError], ...] = (
     RangeNotSatisfiableError,
     TooManyError,
     QuotaExceededError,
+    UpstreamError,
+    UpstreamTimeoutError,
+    UpstreamAuthenticationError,
+    UpstreamBusyError,
+    UpstreamRefusedError,
+    ContextOverflowError,
     UnavailableError,
     InternalError,
 )

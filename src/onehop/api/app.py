@@ -28,6 +28,7 @@ from onehop.api.guard import Guard
 from onehop.api.keys import Keys
 from onehop.api.lambdas import Lambdas
 from onehop.api.metrics import Metrics
+from onehop.api.mounts import Mount, Mounts
 from onehop.api.resources import PUBLIC, Operation, Resource
 from onehop.api.service import Service
 from onehop.api.sessions import Sessions
@@ -50,7 +51,13 @@ class App(FastAPI):
         lane: of the lambdas; to be entered inside of the engine.
     """
 
-    def __init__(self, engine: Engine, settings: Settings, registry: Registry | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        settings: Settings,
+        registry: Registry | None = None,
+        mounts: list[Mount] | None = None,
+    ) -> None:
         super().__init__(
             title="onehop",
             version=__version__,
@@ -87,10 +94,13 @@ class App(FastAPI):
             Operation("GET", path, handler, "", "", "", scope=PUBLIC)
             for path, handler in {**docs.PAGES, "/openapi.json": describe}.items()
         ]
-        everything = [*self.operations, *pages]
+        mounts = mounts or []
+        everything = [*self.operations, *pages, *(one for mount in mounts for one in mount.operations)]
         self._native = _routes(everything)
         public = {one.path.partition("{")[0] for one in everything if one.scope == PUBLIC}
-        self._guard = Guard(self._route, settings, Authentication(engine.keyring, public), metrics.requests)
+        self._mounts = beside = Mounts(mounts)
+        authentication = Authentication(engine.keyring, public, beside)
+        self._guard = Guard(self._route, settings, authentication, metrics.requests, beside)
         self.add_exception_handler(HTTPException, _not_found)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -107,12 +117,22 @@ class App(FastAPI):
                     scope["template"] = route.path
                     await route.app(scope, receive, send)
                     return
+            if self._mounts.of(scope["path"]) is not None:
+                raise NotFoundError(f"there is nothing at {str(scope['path'])[:200]!r}")
         await super().__call__(scope, receive, send)
 
 
-def create_app(engine: Engine, settings: Settings, registry: Registry | None = None) -> App:
-    """The ASGI application for an engine and its registered tools; requests wait until it has been entered."""
-    return App(engine, settings, registry)
+def create_app(
+    engine: Engine,
+    settings: Settings,
+    registry: Registry | None = None,
+    mounts: list[Mount] | None = None,
+) -> App:
+    """The ASGI application for an engine, its registered tools and other protocols.
+
+    Requests wait until the engine has been entered.
+    """
+    return App(engine, settings, registry, mounts)
 
 
 def _routes(operations: list[Operation]) -> list[Route]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from starlette.types import Scope
 
+from onehop.api.mounts import Mounts
 from onehop.errors import UnauthorizedError
 from onehop.sessions.caller import Caller
 from onehop.sessions.keyring import Keyring
@@ -19,10 +20,12 @@ class Authentication:
     """Args:
     keyring: the keys.
     public: paths that everybody may see; one that ends in `/` stands for all below it.
+    mounts: protocols that may carry their keys elsewhere.
     """
 
-    def __init__(self, keyring: Keyring, public: Iterable[str]) -> None:
+    def __init__(self, keyring: Keyring, public: Iterable[str], mounts: Mounts) -> None:
         self._keyring = keyring
+        self._mounts = mounts
         self._public = frozenset(public)
         self._below = tuple(path for path in self._public if path.endswith("/") and path != "/")
 
@@ -33,7 +36,9 @@ class Authentication:
             if path in self._public or path.startswith(self._below):
                 scope["caller"] = NOBODY
             else:
-                scope["caller"] = self._keyring.caller(_key(scope["headers"]))
+                mount = self._mounts.of(path)
+                own = mount.key(scope) if mount is not None and mount.key is not None else b""
+                scope["caller"] = self._keyring.caller(own or _key(scope["headers"]))
 
 
 def _key(headers: Iterable[tuple[bytes, bytes]]) -> bytes:

@@ -21,6 +21,7 @@ from onehop.api.asgi import Call, Header
 from onehop.api.authentication import Authentication
 from onehop.api.logs import access
 from onehop.api.metrics import Requests
+from onehop.api.mounts import Mounts
 from onehop.config import Settings
 from onehop.errors import ForbiddenOriginError, InternalError, ProblemError
 from onehop.sessions.caller import LOCAL
@@ -57,9 +58,15 @@ class Guard:
     """ASGI middleware."""
 
     def __init__(
-        self, app: ASGIApp, settings: Settings, authentication: Authentication, requests: Requests
+        self,
+        app: ASGIApp,
+        settings: Settings,
+        authentication: Authentication,
+        requests: Requests,
+        mounts: Mounts,
     ) -> None:
         self._app = app
+        self._mounts = mounts
         self._authentication = authentication
         self._requests = requests
         self._logs_requests = access.isEnabledFor(logging.DEBUG)
@@ -109,21 +116,28 @@ class Guard:
                 # Part of the answer is out: breaking it off is all that tells the client.
                 log.warning("%s: the answer was broken off: %s", request_id, error)
             else:
-                await call.problem(error, request_id)
+                await self._refuse(call, error, request_id)
         except Exception:  # a defect of ours must not look like the end of the world to the client
             log.exception("%s: %s %r failed", request_id, scope.get("method"), scope["path"][:200])
             if scope["type"] == "websocket":
                 await send({"type": "websocket.close", "code": 1011})
             elif not started:
-                await call.problem(
-                    InternalError("a defect of the server; its log has the details"), request_id
-                )
+                defect = InternalError("a defect of the server; its log has the details")
+                await self._refuse(call, defect, request_id)
         finally:
             duration_s = time.perf_counter() - began_s
             status = started or GONE
             self._requests.observe(scope.get("method", "GET"), scope.get("template", ""), status, duration_s)
             if self._logs_requests:
                 _log(scope, status, duration_s)
+
+    async def _refuse(self, call: Call, error: ProblemError, request_id: str) -> None:
+        mount = self._mounts.of(call.scope["path"])
+        if mount is None:
+            await call.problem(error, request_id)
+            return
+        refusal = mount.refuse(error, request_id)
+        await call.answer(refusal.body, status=refusal.status, headers=refusal.headers)
 
     def _check(self, scope: Scope) -> tuple[Header, ...]:
         """Headers for the origin, those of CORS for an allowed foreign one. Raises ForbiddenOriginError."""

@@ -17,6 +17,7 @@ import uvloop
 from onehop import config
 from onehop.api import logs, patience
 from onehop.api.app import create_app
+from onehop.api.mounts import MakeWires, Wires
 from onehop.config import UID_RANGE, Settings, is_loopback
 from onehop.errors import ConfigurationError, EngineError, OnehopError
 from onehop.sessions import Engine
@@ -46,6 +47,7 @@ def serve(
     on_ready: Callable[[str], None] | None = None,
     on_beat: Callable[[], None] | None = None,
     tools: socket.socket | None = None,
+    wires: MakeWires | None = None,
 ) -> int:
     """Serves until SIGTERM or SIGINT; returns the exit status.
 
@@ -55,13 +57,14 @@ def serve(
         on_ready: called with the server's URL once it answers requests.
         on_beat: called every BEAT_S seconds by the event loop, as a sign that it turns.
         tools: the socket of the workers' launcher; left out, it is started here if there are sources.
+        wires: makes what serves other protocols than the native one.
 
     Raises:
         ConfigurationError: the address is taken, or no loopback address and there is no key, or the
             database cannot be opened.
         EngineError: there is no supervisor.
     """
-    return uvloop.run(_serve(settings, supervisor_path, listener, on_ready, on_beat, tools))
+    return uvloop.run(_serve(settings, supervisor_path, listener, on_ready, on_beat, tools, wires))
 
 
 def keyless(settings: Settings) -> ConfigurationError:
@@ -114,6 +117,7 @@ async def _serve(
     on_ready: Callable[[str], None] | None,
     on_beat: Callable[[], None] | None,
     tools: socket.socket | None,
+    make_wires: MakeWires | None,
 ) -> int:
     async with contextlib.AsyncExitStack() as stack:
         if listener is not None:
@@ -129,7 +133,8 @@ async def _serve(
                 raise keyless(settings)
             listener = listen(settings)
             stack.callback(listener.close)
-        await _run(engine, registry, settings, listener, on_ready, on_beat)
+        wires = make_wires(engine) if make_wires is not None else None
+        await _run(engine, registry, settings, listener, on_ready, on_beat, wires)
         lost = engine.lost.is_set()
     return EXIT_SUPERVISOR_LOST if lost else 0
 
@@ -163,9 +168,10 @@ async def _run(
     listener: socket.socket,
     on_ready: Callable[[str], None] | None,
     on_beat: Callable[[], None] | None,
+    wires: Wires | None,
 ) -> None:
     """Serves with the engine, and before it: /healthz answers while the supervisor is still starting."""
-    app = create_app(engine, settings, registry)
+    app = create_app(engine, settings, registry, wires.mounts if wires is not None else None)
     server = _Server(
         uvicorn.Config(
             app,
@@ -189,7 +195,7 @@ async def _run(
         try:
             if registry is not None:
                 await registry.settled()
-            async with engine, app.lane:
+            async with engine, app.lane, wires or contextlib.nullcontext():
                 if on_ready is not None:
                     on_ready(_url(listener))
                 await served.wait()

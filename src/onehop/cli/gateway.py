@@ -39,6 +39,7 @@ def _serve(spec: dict[str, Any], report: TextIO) -> int:
     from onehop import config
     from onehop.api import logs
     from onehop.api.serve import EXIT_SUPERVISOR_LOST, serve
+    from onehop.wires import Wires
 
     def say(word: bytes) -> None:
         try:
@@ -58,6 +59,7 @@ def _serve(spec: dict[str, Any], report: TextIO) -> int:
             on_ready=lambda _: say(READY),
             on_beat=lambda: say(BEAT),
             tools=socket.socket(fileno=spec["tools_fd"]) if spec["tools_fd"] >= 0 else None,
+            wires=Wires,
         )
     except EngineError:
         return SUPERVISOR_LOST_EXIT  # the master knows more about the supervisor than we do
