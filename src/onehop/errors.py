@@ -342,7 +342,6 @@ PROBLEMS: tuple[type[ProblemError], ...] = (
     InvalidJsonError,
     InvalidPathError,
     InvalidArchiveError,
-    UnsupportedParameterError,
     UnknownEnvironmentError,
     UnauthorizedError,
     IdempotencyKeyReusedError,
@@ -356,9 +355,6 @@ PROBLEMS: tuple[type[ProblemError], ...] = (
     FileNotFoundInWorkspaceError,
     FunctionNotFoundError,
     KeyNotFoundError,
-    ModelNotFoundError,
-    UploadNotFoundError,
-    ResponseNotFoundError,
     MethodNotAllowedError,
     ConflictError,
     SessionBusyError,
@@ -371,13 +367,21 @@ PROBLEMS: tuple[type[ProblemError], ...] = (
     RangeNotSatisfiableError,
     TooManyError,
     QuotaExceededError,
+    UnavailableError,
+    InternalError,
+)
+"""Those of the native API, for the error responses in OpenAPI and for clients that map documents to exceptions."""
+
+WIRE_PROBLEMS: tuple[type[ProblemError], ...] = (
+    UnsupportedParameterError,
+    ModelNotFoundError,
+    UploadNotFoundError,
+    ResponseNotFoundError,
     UpstreamError,
     UpstreamTimeoutError,
     UpstreamAuthenticationError,
     UpstreamBusyError,
     UpstreamRefusedError,
     ContextOverflowError,
-    UnavailableError,
-    InternalError,
 )
-"""All problem types, for the error responses in OpenAPI and for clients that map documents to exceptions."""
+"""Those that only other protocols answer with, each in its own shape."""
