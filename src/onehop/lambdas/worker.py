@@ -7,6 +7,7 @@ code. It must never take its own word for the time: the gateway kills it, with i
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import os
 import re
@@ -137,6 +138,17 @@ def _cut(text: str) -> str:
     return text[:MAX_TEXT_CHARS].encode("utf-8", "replace").decode()
 
 
+def _stay(number: int) -> None:
+    """One processor for this worker and its child, which take turns.
+
+    On two, each turn wakes a processor that has gone to sleep: 0.4 ms for a call instead of 0.1. Where others
+    keep that processor busy, one call of a hundred takes milliseconds longer.
+    """
+    ours = sorted(os.sched_getaffinity(0))
+    with contextlib.suppress(OSError):  # of a cpuset that changes at this moment
+        os.sched_setaffinity(0, {ours[number % len(ours)]})
+
+
 def serve(channel: socket.socket, worker: Worker) -> None:
     """Until the gateway hangs up."""
     reader = channel.makefile("rb", buffering=65536)
@@ -153,9 +165,10 @@ def serve(channel: socket.socket, worker: Worker) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """`python -m onehop.lambdas.worker FD PARENT`: the socket to the gateway, and the gateway's pid."""
-    fd, parent = map(int, arguments)
+    """`python -m onehop.lambdas.worker FD PARENT NUMBER`: socket to the gateway, the gateway's pid, which worker."""
+    fd, parent, number = map(int, arguments)
     os.set_inheritable(fd, False)
+    _stay(number)
     binary = find_monty_binary()
     try:
         confine(binary, parent=parent)

@@ -40,10 +40,11 @@ Waiting = tuple[Job, "asyncio.Future[Reply]"]
 class _Worker:
     """One place for a process: it is filled again whenever the process ends."""
 
-    def __init__(self, owner: Workers) -> None:
+    def __init__(self, owner: Workers, number: int) -> None:
         self.ready = False
         self.failures = 0
         self._owner = owner
+        self._number = number
         self._loop = asyncio.get_running_loop()
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
@@ -76,6 +77,7 @@ class _Worker:
                         "onehop.lambdas.worker",
                         str(theirs.fileno()),
                         str(os.getpid()),
+                        str(self._number),
                     ],
                     env={name: os.environ[name] for name in PASSED_ON if name in os.environ},
                     cwd="/",
@@ -223,7 +225,7 @@ class Workers:
     def start(self) -> None:
         """Starts the processes, once; returns before they are ready."""
         if not self._workers:
-            self._workers = [_Worker(self) for _ in range(self._count)]
+            self._workers = [_Worker(self, number) for number in range(self._count)]
             for worker in self._workers:
                 worker.start()
 
