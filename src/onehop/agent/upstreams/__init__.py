@@ -1,0 +1,1 @@
+"""Servers of models: which there are, how they are reached, and what each dialect says for our words."""
