@@ -38,7 +38,7 @@ class Gateway:
 
     @staticmethod
     def _start(path: str, variables: dict[str, str], ready: int, log: IO[bytes]) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "onehop.api.serve", path]
+        command = [sys.executable, "-m", "onehop.wires", path]
         return subprocess.Popen(command, env=variables, pass_fds=(ready,), stdout=log, stderr=log)
 
     @property

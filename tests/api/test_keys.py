@@ -181,7 +181,7 @@ def test_a_key_is_nowhere_but_in_the_answer_that_made_it(
 def test_nothing_listens_for_others_without_a_key(own_supervisor: SupervisorHandle, home: Path) -> None:
     variables = {name: value for name, value in os.environ.items() if not name.startswith("ONEHOP_")}
     variables |= {"ONEHOP_HOME": str(home), "ONEHOP_HOST": "0.0.0.0", "ONEHOP_PORT": "0"}
-    command = [sys.executable, "-m", "onehop.api.serve", own_supervisor.path]
+    command = [sys.executable, "-m", "onehop.wires", own_supervisor.path]
     done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert "'0.0.0.0' is not a loopback address" in done.stderr

@@ -243,15 +243,15 @@ def _url(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def main(arguments: list[str]) -> int:
-    """`python -m onehop.api.serve SUPERVISOR_SOCKET`, settings from the environment."""
+def main(arguments: list[str], wires: MakeWires | None = None) -> int:
+    """`python -m onehop.wires SUPERVISOR_SOCKET`, settings from the environment."""
     if len(arguments) != 1:
-        sys.stderr.write("usage: python -m onehop.api.serve SUPERVISOR_SOCKET\n")
+        sys.stderr.write("usage: python -m onehop.wires SUPERVISOR_SOCKET\n")
         return 2
     try:
         settings = config.load()
         logs.configure(settings)
-        return serve(settings, arguments[0], on_ready=_tell)
+        return serve(settings, arguments[0], on_ready=_tell, wires=wires)
     except OnehopError as error:
         sys.stderr.write(f"onehop: {error}\n")
         return EXIT_SUPERVISOR_LOST if isinstance(error, EngineError) else 1
@@ -263,7 +263,3 @@ def _tell(url: str) -> None:
     if fd:
         os.write(int(fd), f"{url}\n".encode())
         os.close(int(fd))
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
