@@ -6,6 +6,7 @@ from types import TracebackType
 
 from onehop.api.mounts import Mount
 from onehop.sessions import Engine
+from onehop.wires import otari
 
 
 class Wires:
@@ -16,7 +17,7 @@ class Wires:
     """
 
     def __init__(self, engine: Engine) -> None:
-        self.mounts: list[Mount] = []
+        self.mounts: list[Mount] = [otari.mount(engine)]
 
     async def __aenter__(self) -> Wires:
         return self
