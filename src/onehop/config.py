@@ -173,6 +173,9 @@ class Settings:
         4 * MIB, "events stored per execution; what is over it is left out", minimum=0
     )
 
+    upload_mb: int = _limit(512, "largest file in MiB that a client may upload for later")
+    uploads_mb: int = _limit(4096, "most MiB of uploaded files of one owner")
+
     sources: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     @property

@@ -182,3 +182,14 @@ async def test_old_and_surplus_results_are_forgotten(store: Store) -> None:
     assert left == ["exe_3", "exe_4"]
     assert [row.id for row in await store.running()] == ["exe_running"]
     assert await store.session("ses_1") is not None
+
+
+async def test_a_waiter_that_goes_away_does_not_stop_the_writer(store: Store) -> None:
+    for _ in range(20):
+        waiter = asyncio.ensure_future(store.commit(lambda _: 1))
+        await asyncio.sleep(0)
+        waiter.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiter
+    async with asyncio.timeout(10):
+        assert await store.commit(lambda _: 2) == 2

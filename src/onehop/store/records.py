@@ -142,6 +142,32 @@ class FunctionRow:
 
 
 @dataclass(frozen=True, slots=True)
+class MemoryRow:
+    """What the model loop keeps for a later request, under a name of its kind."""
+
+    owner: str
+    kind: str
+    id: str
+    data: bytes
+    created_at: float
+    expires_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class UploadRow:
+    """A file that a client has uploaded. `expires_at`: None for one that stays until it is deleted."""
+
+    id: str
+    owner: str
+    name: str
+    purpose: str
+    media_type: str
+    bytes: int
+    created_at: float
+    expires_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class UsageRow:
     """What was used in one period with one key."""
 

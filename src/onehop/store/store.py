@@ -116,27 +116,36 @@ class Store:
                 for row in connection.execute(query.order_by(tool_calls.c.number).limit(most))
             ]
 
-        return await self._read(job)
+        return await self.read(job)
 
     async def execution(self, name: str) -> StoredExecution | None:
-        found = await self._read(_executions(executions.c.id == name))
+        found = await self.read(_executions(executions.c.id == name))
         return found[0] if found else None
 
     async def running(self) -> list[StoredExecution]:
         """Executions of which only the start is known."""
-        return await self._read(_executions(executions.c.status == "running"))
+        return await self.read(_executions(executions.c.status == "running"))
 
     # --- sessions -----------------------------------------------------------------------------------
 
     async def add_session(self, row: SessionRow) -> None:
         """Returns when the row is committed. Raises QuotaExceededError, UnavailableError."""
-        await self._commit(writer.add_session(row))
+        await self.commit(writer.add_session(row))
 
     async def change_session(self, session: str, settings: bytes) -> None:
         """Like `add_session`, for the settings of one that is there."""
-        await self._commit(writer.change_session(session, settings))
+        await self.commit(writer.change_session(session, settings))
 
-    async def _commit(self, job: writer.Job) -> None:
+    async def commit(self, statement: Callable[[Connection], T]) -> T:
+        """Runs it on the writer's thread; returns what it gave when that is committed.
+
+        Raises QuotaExceededError when the disk is full, UnavailableError when it cannot be written.
+        """
+        found: list[T] = []
+
+        def job(connection: Connection) -> None:
+            found[:] = [statement(connection)]
+
         future = self._writer.job(job, wait=True)
         self._writer.wake()
         assert future is not None
@@ -150,17 +159,18 @@ class Store:
             raise UnavailableError(
                 "the server's database cannot be written; its log has the reason"
             ) from error
+        return found[0]
 
     def end_session(self, session: str, reason: str) -> None:
         self._writer.job(writer.end_session(session, reason, time.time()))
         self._soon()
 
     async def session(self, name: str) -> SessionRow | None:
-        found = await self._read(_sessions(sessions.c.id == name))
+        found = await self.read(_sessions(sessions.c.id == name))
         return found[0] if found else None
 
     async def live_sessions(self) -> list[SessionRow]:
-        return await self._read(_sessions(sessions.c.ended_at.is_(None)))
+        return await self.read(_sessions(sessions.c.ended_at.is_(None)))
 
     # --- idempotency --------------------------------------------------------------------------------
 
@@ -170,7 +180,7 @@ class Store:
         Otherwise who has the key already. Raises QuotaExceededError, UnavailableError.
         """
         found: list[Claim] = []
-        await self._commit(self._writer.claim(claim, found))
+        await self.commit(self._writer.claim(claim, found))
         return found[0] if found else None
 
     def unclaim(self, claim: Claim) -> None:
@@ -187,16 +197,16 @@ class Store:
 
     async def changed_keys(self, since: int) -> list[KeyRow]:
         """Keys made or revoked after revision `since`."""
-        return await self._read(lambda connection: keys.changed(connection, since))
+        return await self.read(lambda connection: keys.changed(connection, since))
 
     async def add_key(self, row: KeyRow) -> None:
         """Returns when the row is committed. Raises QuotaExceededError, UnavailableError."""
-        await self._commit(lambda connection: keys.add(connection, row))
+        await self.commit(lambda connection: keys.add(connection, row))
 
     async def revoke_key(self, key: str) -> bool:
         """Returns when that is committed; False when there is no such key, or it was revoked before."""
         found: list[bool] = []
-        await self._commit(lambda connection: found.append(keys.revoke(connection, key)))
+        await self.commit(lambda connection: found.append(keys.revoke(connection, key)))
         return found[-1]
 
     def keys_used(self, times: Mapping[str, float]) -> None:
@@ -206,25 +216,21 @@ class Store:
 
     async def usage(self, first: int, last: int, owner: str | None) -> list[UsageRow]:
         """By day since 1970; see `onehop.store.usage.by_day`."""
-        return await self._read(lambda connection: usage.by_day(connection, first, last, owner))
+        return await self.read(lambda connection: usage.by_day(connection, first, last, owner))
 
     # --- functions ----------------------------------------------------------------------------------
 
     async def put_function(self, row: FunctionRow, most: int) -> bool | None:
         """Returns when that is committed; see `onehop.store.functions.put`."""
-        found: list[bool | None] = []
-        await self._commit(lambda connection: found.append(functions.put(connection, row, most)))
-        return found[-1]
+        return await self.commit(lambda connection: functions.put(connection, row, most))
 
     async def functions(self, owner: str, name: str | None = None) -> list[FunctionRow]:
         """The owner's, all or the one of that name."""
-        return await self._read(lambda connection: functions.find(connection, owner, name))
+        return await self.read(lambda connection: functions.find(connection, owner, name))
 
     async def remove_function(self, owner: str, name: str) -> bool:
         """Returns when that is committed; False when there is none."""
-        found: list[bool] = []
-        await self._commit(lambda connection: found.append(functions.remove(connection, owner, name)))
-        return found[-1]
+        return await self.commit(lambda connection: functions.remove(connection, owner, name))
 
     def add_usage(self, sums: Mapping[tuple[int, str, str], Sequence[float]]) -> None:
         """What was used by something that is no execution; see `onehop.store.usage.add`."""
@@ -268,7 +274,9 @@ class Store:
         except RuntimeError:
             pass  # the loop is closed; the next gateway finds the results in the database
 
-    async def _read(self, read: Callable[[Connection], T]) -> T:
+    async def read(self, read: Callable[[Connection], T]) -> T:
+        """Runs it on a thread for reading. Raises UnavailableError."""
+
         def run() -> T:
             with self._engine.connect() as connection:
                 return read(connection)

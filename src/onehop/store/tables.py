@@ -111,3 +111,34 @@ functions = Table(
     Column("updated_at", Float, nullable=False),
 )
 """`routed`: why the code does not fit Monty, empty when it does."""
+
+memory = Table(
+    "memory",
+    metadata,
+    Column("owner", String(64), primary_key=True),
+    Column("kind", String(32), primary_key=True),
+    Column("id", String(128), primary_key=True),
+    Column("data", LargeBinary, nullable=False),
+    Column("bytes", Integer, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("expires_at", Float, nullable=False),
+    Index("memory_expires_at", "expires_at"),
+    Index("memory_created_at", "owner", "kind", "created_at"),
+)
+"""What the model loop has to know in a later request: stored responses, turns that wait for a client."""
+
+uploads = Table(
+    "uploads",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("owner", String(64), nullable=False),
+    Column("name", String(255), nullable=False),
+    Column("purpose", String(64), nullable=False),
+    Column("media_type", String(255), nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("expires_at", Float, nullable=True),
+    Index("uploads_owner", "owner", "created_at"),
+    Index("uploads_expires_at", "expires_at"),
+)
+"""Files that clients have uploaded for later; their content is in the state's folder `uploads`, by id."""

@@ -97,7 +97,11 @@ class Writer:
 
     def job(self, job: Job, *, wait: bool = False) -> Future[None] | None:
         """Another statement. With `wait` a failure drops it and is raised by the future."""
-        future: Future[None] | None = Future() if wait else None
+        future: Future[None] | None = None
+        if wait:
+            future = Future()
+            # From now on nobody can cancel it: its waiter may go, its result still has a place to be put.
+            future.set_running_or_notify_cancel()
         self._queue.append(("job", (job, future)))
         return future
 
