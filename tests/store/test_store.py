@@ -193,3 +193,15 @@ async def test_a_waiter_that_goes_away_does_not_stop_the_writer(store: Store) ->
             await waiter
     async with asyncio.timeout(10):
         assert await store.commit(lambda _: 2) == 2
+
+
+async def test_a_statement_that_is_wrong_does_not_stop_the_writer(store: Store) -> None:
+    def wrong(_: object) -> None:
+        raise TypeError("a defect")
+
+    store.finished(finished("exe_1"))
+    with pytest.raises(TypeError, match="a defect"):
+        await store.commit(wrong)
+    async with asyncio.timeout(10):
+        await store.flush()
+    assert await store.execution("exe_1") is not None

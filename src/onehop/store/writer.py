@@ -209,6 +209,16 @@ class Writer:
                     future.set_exception(error)
             batch.jobs = [(job, future) for job, future in batch.jobs if future is None]
             return
+        except Exception as error:  # a statement's own defect must not end the thread that stores everything
+            connection.rollback()
+            log.exception("a statement of %d failed; none of them is repeated", len(batch.jobs))
+            for _, future in batch.jobs:
+                if future is not None:
+                    future.set_exception(error)
+            if not batch.jobs:
+                self.problem = "failed"
+            batch.jobs = []
+            return
         if self.problem:
             log.warning("the database can be written again")
         self.problem = ""
