@@ -86,6 +86,16 @@ class Settings:
         "sources of tools: a .py module, an OpenAPI document, a URL or the command of an MCP server, each "
         "[NAME=]TARGET; as [tools.NAME] in the file",
     )
+    upstreams: Tables = _setting(  # noqa: RUF009 - as above
+        Tables(),
+        "servers of models, each [NAME=][KIND+]URL, KIND being chat, responses, messages or gemini; as "
+        "[upstreams.NAME] in the file",
+    )
+    models: Tables = _setting(  # noqa: RUF009 - as above
+        Tables(),
+        "models under names of your own, each NAME=UPSTREAM:MODEL, further ones to fall back on after +; as "
+        "[models.NAME] in the file",
+    )
     strict: bool = _setting(False, "refuse to start with any protection weaker than the best")
     allow_no_namespaces: bool = _setting(
         False, "where namespaces are refused, run on seccomp, Landlock and rlimits alone"
@@ -218,7 +228,7 @@ class Setting:
 
     def masked(self, value: Any) -> str:
         """As `render`, for people's eyes and logs: no password and no key in it."""
-        text = self.render(value)
+        text = _without_headers(value) if self.kind is Tables else self.render(value)
         if self.name.rpartition("_")[2] in ("key", "token", "secret", "password"):
             return MASK if text else ""
         return re.sub(
@@ -238,7 +248,7 @@ class Setting:
 
     def _convert(self, raw: Any) -> Any:
         if self.kind is Tables:
-            return _tables(raw)
+            return _tables(raw, self.name)
         if self.kind is bool:
             return _boolean(raw)
         if isinstance(raw, bool):
@@ -431,7 +441,7 @@ def _placed(setting: Setting, value: Any, folder: Path) -> Any:
     }
 
 
-def _tables(raw: Any) -> Tables:
+def _tables(raw: Any, setting: str) -> Tables:
     import json
 
     if isinstance(raw, str):
@@ -442,13 +452,13 @@ def _tables(raw: Any) -> Tables:
     if isinstance(raw, list | tuple):
         tables: dict[str, Any] = {}
         for target in raw:
-            name, found = _target(target)
+            name, found = _model(target) if setting == "models" else _target(target)
             if name in tables:
                 raise ValueError(f"there are two of the name {name!r}; give one another, as NAME={target}")
             tables[name] = {"target": found, "folder": os.getcwd()}
         raw = tables
     if not isinstance(raw, dict) or not all(isinstance(one, dict) for one in raw.values()):
-        raise TypeError(f"expected a table of its own for each, as [tools.NAME], got {raw!r}")
+        raise TypeError(f"expected a table of its own for each, as [{setting}.NAME], got {raw!r}")
     try:
         return Tables(json.dumps(raw, sort_keys=True) if raw else "")
     except TypeError as error:  # TOML has dates
@@ -465,6 +475,27 @@ def _target(text: Any) -> tuple[str, str]:
     address = re.match(r"https?://(?:[^/@]*@)?([^/:]+)", text)
     place = address[1] if address else Path(text.split()[0]).stem
     return re.sub(r"\W", "_", place).lstrip("_0123456789") or "tools", text
+
+
+def _without_headers(tables: str) -> str:
+    """The tables with the values of their headers masked: any of them may be a secret."""
+    import json
+
+    found = json.loads(tables or "{}")
+    for table in found.values():
+        if isinstance(table.get("headers"), dict):
+            table["headers"] = dict.fromkeys(table["headers"], MASK)
+    return json.dumps(found, sort_keys=True) if found else ""
+
+
+def _model(text: Any) -> tuple[str, str]:
+    """Name and targets of `NAME=UPSTREAM:MODEL`."""
+    if not isinstance(text, str):
+        raise TypeError(f"expected texts, got {text!r}")
+    name, separator, target = text.partition("=")
+    if not separator or not name or ":" not in target:
+        raise ValueError(f"expected NAME=UPSTREAM:MODEL, got {text!r}")
+    return name, target
 
 
 def _boolean(raw: Any) -> bool:
