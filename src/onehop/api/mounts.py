@@ -16,6 +16,7 @@ from onehop.api.asgi import Header
 from onehop.api.resources import Operation
 from onehop.errors import ProblemError
 from onehop.sessions import Engine
+from onehop.tools.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -64,4 +65,4 @@ class Wires(AbstractAsyncContextManager["Wires"], Protocol):
     mounts: list[Mount]
 
 
-MakeWires = Callable[[Engine], Wires]
+MakeWires = Callable[[Engine, Registry | None], Wires]

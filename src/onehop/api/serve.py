@@ -133,7 +133,7 @@ async def _serve(
                 raise keyless(settings)
             listener = listen(settings)
             stack.callback(listener.close)
-        wires = make_wires(engine) if make_wires is not None else None
+        wires = make_wires(engine, registry) if make_wires is not None else None
         await _run(engine, registry, settings, listener, on_ready, on_beat, wires)
         lost = engine.lost.is_set()
     return EXIT_SUPERVISOR_LOST if lost else 0

@@ -4,24 +4,33 @@ from __future__ import annotations
 
 from types import TracebackType
 
+from onehop.agent.service import Agent
 from onehop.api.mounts import Mount
 from onehop.sessions import Engine
-from onehop.wires import otari
+from onehop.tools.registry import Registry
+from onehop.wires import openai, otari
 
 
 class Wires:
     """All of them, for one engine.
 
     Attributes:
+        agent: what they share.
         mounts: one per protocol.
     """
 
-    def __init__(self, engine: Engine) -> None:
-        self.mounts: list[Mount] = [otari.mount(engine)]
+    def __init__(self, engine: Engine, registry: Registry | None = None) -> None:
+        self.agent = Agent(engine, registry)
+        self.mounts: list[Mount] = [
+            openai.mount(self.agent),
+            otari.mount(engine),
+        ]
 
     async def __aenter__(self) -> Wires:
+        await self.agent.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None: ...
+    ) -> None:
+        await self.agent.__aexit__(kind, error, traceback)

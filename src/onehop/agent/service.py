@@ -1,0 +1,38 @@
+"""Everything of the model loop for one engine; what the wires are given."""
+
+from __future__ import annotations
+
+import contextlib
+
+from onehop.agent.containers import Containers
+from onehop.agent.memory import Memory
+from onehop.agent.uploads import Uploads
+from onehop.sessions import Engine
+from onehop.tools.registry import Registry
+
+
+class Agent:
+    """Use as `async with agent`, inside of the engine.
+
+    Attributes:
+        engine: runs the code.
+        registry: of the operator's tools, None when there are none.
+        memory: what a request leaves for a later one.
+        uploads: files of clients.
+        containers: sessions that the loop's code runs in.
+    """
+
+    def __init__(self, engine: Engine, registry: Registry | None = None) -> None:
+        self.engine = engine
+        self.registry = registry
+        self.memory = Memory(engine.store)
+        self.uploads = Uploads(engine.settings, engine.store)
+        self.containers = Containers(engine, self.memory, self.uploads)
+        self._stack = contextlib.AsyncExitStack()
+
+    async def __aenter__(self) -> Agent:
+        await self._stack.enter_async_context(self.uploads)
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self._stack.aclose()

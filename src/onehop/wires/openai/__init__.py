@@ -1,0 +1,16 @@
+"""OpenAI's protocol below /v1. Each module brings its own routes; errors look alike in all of them."""
+
+from __future__ import annotations
+
+from onehop.agent.service import Agent
+from onehop.api.mounts import Mount
+from onehop.api.resources import Operation
+from onehop.wires.openai import errors
+
+PREFIX = "/v1"
+
+
+def mount(agent: Agent) -> Mount:
+    """All routes. `agent` need not have been entered yet."""
+    operations: list[Operation] = []
+    return Mount(PREFIX, operations, errors.refuse)
