@@ -34,6 +34,7 @@ def main() -> int:
 
 
 def _serve(spec: dict[str, Any], report: TextIO) -> int:
+    import functools
     import socket
 
     from onehop import config
@@ -59,7 +60,7 @@ def _serve(spec: dict[str, Any], report: TextIO) -> int:
             on_ready=lambda _: say(READY),
             on_beat=lambda: say(BEAT),
             tools=socket.socket(fileno=spec["tools_fd"]) if spec["tools_fd"] >= 0 else None,
-            wires=Wires,
+            wires=functools.partial(Wires, keys=_keys(spec["keys_fd"])),
         )
     except EngineError:
         return SUPERVISOR_LOST_EXIT  # the master knows more about the supervisor than we do
@@ -67,6 +68,15 @@ def _serve(spec: dict[str, Any], report: TextIO) -> int:
         print(f"onehop: {error}", file=sys.stderr)
         return 1
     return SUPERVISOR_LOST_EXIT if code == EXIT_SUPERVISOR_LOST else code
+
+
+def _keys(fd: int) -> dict[str, str]:
+    """Of the models' servers: handed over by descriptor, since others of this user can read an environment."""
+    if fd < 0:
+        return {}
+    with os.fdopen(fd, "rb") as file:
+        keys: dict[str, str] = json.load(file)
+    return keys
 
 
 def enter(spec: dict[str, Any]) -> dict[str, Any]:

@@ -163,7 +163,12 @@ class Gateway(Child):
                 service.own_directory(settings.state, uid)
             except OSError as error:
                 raise EngineError(f"the state cannot be kept in {settings.state}: {error}") from error
-        tools = _start_tools(settings) if listener is not None else None
+        keys_fd = _keys(settings) if listener is not None else -1
+        try:
+            tools = _start_tools(settings) if listener is not None else None
+        except BaseException:
+            _close(keys_fd)
+            raise
         read_fd, write_fd = os.pipe()
         spec = {
             "uid": uid,
@@ -174,6 +179,7 @@ class Gateway(Child):
             "supervisor_path": supervisor,
             "listen_fd": listener.fileno() if listener else -1,
             "tools_fd": tools.channel.fileno() if tools else -1,
+            "keys_fd": keys_fd,
             "report_fd": write_fd,
             "check_only": listener is None,
         }
@@ -190,7 +196,11 @@ class Gateway(Child):
                 cwd="/",
                 stdin=subprocess.DEVNULL,
                 stdout=sys.stderr.fileno(),
-                pass_fds=[write_fd, *(one.fileno() for one in (listener, tools and tools.channel) if one)],
+                pass_fds=[
+                    write_fd,
+                    *([keys_fd] if keys_fd >= 0 else []),
+                    *(one.fileno() for one in (listener, tools and tools.channel) if one),
+                ],
                 start_new_session=True,  # Ctrl-C is for the master, which then ends everything in order
             )
         except OSError as error:
@@ -200,6 +210,7 @@ class Gateway(Child):
             raise EngineError(f"the gateway cannot be started: {error}") from error
         finally:
             os.close(write_fd)
+            _close(keys_fd)
         if tools is not None:
             tools.channel.close()  # it is the gateway's now, and ends with it
         return cls(process, read_fd, tools)
@@ -247,6 +258,31 @@ class Gateway(Child):
         if self._tools is not None:
             self._tools.end()
             self._tools = None
+
+
+def _keys(settings: Settings) -> int:
+    """A descriptor with the keys of the models' servers; read here, where their files and variables are."""
+    if not settings.upstreams:
+        return -1
+    from onehop.agent.upstreams import config
+
+    keys: dict[str, str] = {}
+    for spec in config.upstreams(settings):
+        try:
+            keys |= config.read_keys([spec])
+        except ConfigurationError as error:
+            # Checked before the start: a file that went away since is no reason to end sessions.
+            print(f"onehop: {error}", file=sys.stderr)
+    fd = os.memfd_create("onehop-keys")
+    with os.fdopen(os.dup(fd), "w") as file:
+        json.dump(keys, file)
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
+
+
+def _close(fd: int) -> None:
+    if fd >= 0:
+        os.close(fd)
 
 
 def _start_tools(settings: Settings) -> launcher.Launched | None:

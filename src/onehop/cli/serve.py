@@ -50,6 +50,12 @@ def main(arguments: argparse.Namespace) -> int:
         from onehop.tools import configure
 
         configure.check(configure.sources(settings))
+    if settings.upstreams or settings.models:
+        from onehop.agent.upstreams import config
+
+        servers = config.upstreams(settings)
+        config.models(settings, servers)
+        config.read_keys(servers)
     if not is_loopback(settings.host):
         _check_key(settings)
     with _only_server(settings), processes.listen(settings.host, settings.port) as listener:
@@ -126,6 +132,11 @@ def screen(
         f"  environment  {built.name} ({packages}): {built.path}",
         "",
         *([f"  tools        {', '.join(json.loads(settings.tools))}", ""] if settings.tools else []),
+        *(
+            [f"  models       from {', '.join(json.loads(settings.upstreams))}", ""]
+            if settings.upstreams
+            else []
+        ),
         *protections(rows),
         "",
         "  Try:",
@@ -151,6 +162,7 @@ def line(
         "started_s": round(started_s, 3),
         "state": str(settings.state),
         "tools": list(json.loads(settings.tools or "{}")),
+        "upstreams": list(json.loads(settings.upstreams or "{}")),
         "environment": {"name": built.name, "python": built.python_version, "path": str(built.path)},
         "protections": rows,
     }

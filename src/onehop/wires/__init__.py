@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import TracebackType
 
 from onehop.agent.service import Agent
@@ -14,13 +15,18 @@ from onehop.wires import openai, otari
 class Wires:
     """All of them, for one engine.
 
+    Args:
+        keys: of the models' servers, by the names of these; None: they are read from files and the environment.
+
     Attributes:
         agent: what they share.
         mounts: one per protocol.
     """
 
-    def __init__(self, engine: Engine, registry: Registry | None = None) -> None:
-        self.agent = Agent(engine, registry)
+    def __init__(
+        self, engine: Engine, registry: Registry | None = None, keys: Mapping[str, str] | None = None
+    ) -> None:
+        self.agent = Agent(engine, registry, keys)
         self.mounts: list[Mount] = [
             openai.mount(self.agent),
             otari.mount(engine),
