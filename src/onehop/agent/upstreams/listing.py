@@ -12,7 +12,7 @@ from onehop.agent.model import Dialect
 from onehop.agent.upstreams import failures
 from onehop.agent.upstreams.codec import Codec
 from onehop.agent.upstreams.transport import Transport
-from onehop.errors import ProblemError, UpstreamError
+from onehop.errors import ProblemError, UpstreamError, UpstreamTimeoutError
 
 FRESH_S = 300.0
 FAILED_S = 15.0
@@ -80,12 +80,13 @@ class ModelList:
         name = self._upstream
         answer = await self._transport.send("GET", self._path(), self._headers, None, TIMEOUT_S)
         try:
-            async with asyncio.timeout(TIMEOUT_S):
-                body = await answer.body(LIST_BYTES)
+            body = await answer.body(asyncio.get_running_loop().time() + TIMEOUT_S, LIST_BYTES)
         except TimeoutError:
-            raise failures.by_status(name, 504) from None
+            raise UpstreamTimeoutError(
+                f"the upstream {name!r} did not end its list of models in time"
+            ) from None
         finally:
-            await answer.close()
+            answer.close()
         if answer.status != 200:
             raise self._codec.error(answer.status, body) or failures.by_status(name, answer.status)
         return _read(self._codec.dialect, body, name)

@@ -126,6 +126,17 @@ class Models:
                     add(one.name, upstream.spec, one.created)
         return list(found.values())
 
+    async def info(self, name: str) -> ModelInfo:
+        """One model as `names` lists it. Raises ModelNotFoundError."""
+        for one in await self.names():
+            if one.name == name:
+                return one
+        target = (await self.resolve(name)).targets[0]
+        listed = await self.upstreams[target.upstream].list.get()
+        if listed is not None and all(one.name != target.model for one in listed):
+            raise await self._unknown(name)
+        return ModelInfo(name=name, upstream=target.upstream, dialect=target.dialect)
+
     async def resolve(self, name: str) -> Model:
         """What `name` stands for: a model of the configuration, or one of an upstream, or UPSTREAM/MODEL.
 
@@ -172,7 +183,7 @@ class Models:
         except ProblemError as error:
             raise turn.upstream.clean(error) from None
         finally:
-            await turn.close()
+            turn.close()
 
     async def _open(self, model: Model, request: ModelRequest) -> Turn:
         """A turn that has given its first deltas."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import msgspec
 
@@ -43,7 +42,6 @@ class Turn:
         self._now = asyncio.get_running_loop().time
         self._deadline_s = self._now() + upstream.spec.timeout_s
         self._answer: Answer | None = None
-        self._chunks: AsyncIterator[bytes]
         self._events: Events
         self._reader: Reader
         self._heard_s = 0.0
@@ -68,11 +66,10 @@ class Turn:
             kind = self._answer.headers.get("content-type", "").partition(";")[0].strip().lower()
             if kind not in ("text/event-stream", ""):
                 raise await self._no_stream(self._answer, kind)
-            self._chunks = self._answer.chunks()
             self._heard_s = self._now()
             await self.more()
         except BaseException:
-            await self.close()
+            self.close()
             raise
 
     async def more(self) -> None:
@@ -81,7 +78,7 @@ class Turn:
         self.deltas = deltas
         while not deltas:
             chunk = await self._chunk()
-            if chunk is None:
+            if not chunk:
                 deltas += self._reader.end()
                 self.ended = True
                 break
@@ -94,20 +91,20 @@ class Turn:
         if self.ended and (not deltas or type(deltas[-1]) is not TurnEnd):
             raise UpstreamError(f"the upstream {self.upstream.spec.name!r} hung up amid its answer")
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Ends the connection, unless all of the answer has come."""
         if self._answer is not None:
             answer, self._answer = self._answer, None
-            await answer.close()
+            answer.close(drain=self.ended)
 
-    async def _chunk(self) -> bytes | None:
-        """The next bytes; None at the end."""
-        silence_s = self._heard_s + self.upstream.spec.token_timeout_s
+    async def _chunk(self) -> bytes:
+        """The next bytes; empty at the end."""
+        assert self._answer is not None, "started"
+        spec = self.upstream.spec
+        silence_s = self._heard_s + spec.token_timeout_s
         try:
-            async with asyncio.timeout_at(min(silence_s, self._deadline_s)):
-                return await anext(self._chunks, None)
+            return await self._answer.read(min(silence_s, self._deadline_s))
         except TimeoutError:
-            spec = self.upstream.spec
             what = (
                 f"said nothing for {spec.token_timeout_s:g} s"
                 if silence_s < self._deadline_s
@@ -133,10 +130,8 @@ class Turn:
         )
 
     async def _whole(self, answer: Answer) -> bytes:
+        until_s = min(self._now() + self.upstream.spec.token_timeout_s, self._deadline_s)
         try:
-            async with asyncio.timeout_at(
-                min(self._now() + self.upstream.spec.token_timeout_s, self._deadline_s)
-            ):
-                return await answer.body()
+            return await answer.body(until_s)
         except (TimeoutError, UpstreamError):
             return b""  # the status says enough

@@ -1,4 +1,4 @@
-"""Requests to one upstream, and their answers as they come. It retries nothing and translates nothing.
+"""Requests to one upstream, and their answers as they come. Nothing is translated here, nothing answered is retried.
 
 Redirects are not followed: a key must not go to a host that nobody configured.
 """
@@ -6,17 +6,22 @@ Redirects are not followed: a key must not go to a host that nobody configured.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from http.cookiejar import CookieJar, DefaultCookiePolicy
+import os
+import socket
+import ssl
+from collections import deque
+from collections.abc import Mapping
 from types import TracebackType
-
-import httpx2
+from urllib.parse import quote, urlsplit
 
 from onehop import __version__
 from onehop.agent.upstreams.config import UpstreamSpec
+from onehop.agent.upstreams.connection import BrokenError, Connection
 from onehop.errors import UpstreamError, UpstreamTimeoutError
 
-MAX_CONNECTIONS = 1000
+MAX_IDLE = 256
+IDLE_S = 30.0
+"""A connection that was idle for longer is not trusted with a request: many servers close theirs after that."""
 ERROR_BYTES = 256 * 1024
 """Of an answer that is no stream; what is longer is cut."""
 
@@ -25,36 +30,45 @@ class Answer:
     """An answer whose head has come.
 
     Attributes:
-        status, headers: of HTTP; names of headers in any case.
+        status, headers: of HTTP; names in small letters.
     """
 
-    def __init__(self, response: httpx2.Response, upstream: str) -> None:
-        self.status = response.status_code
-        self.headers = response.headers
-        self._response = response
+    def __init__(self, connection: Connection, upstream: str) -> None:
+        self.status = connection.status
+        self.headers: Mapping[str, str] = connection.headers
+        self._connection: Connection | None = connection
         self._upstream = upstream
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """The body as it comes. Raises UpstreamError when the connection breaks."""
-        try:
-            async for chunk in self._response.aiter_bytes():
-                yield chunk
-        except httpx2.HTTPError:
-            raise UpstreamError(f"the upstream {self._upstream!r} hung up amid its answer") from None
+    async def read(self, until_s: float) -> bytes:
+        """What has come of the body; empty at its end.
 
-    async def body(self, most_bytes: int = ERROR_BYTES) -> bytes:
-        """The whole body, or its first `most_bytes`."""
+        Args:
+            until_s: of the loop's clock.
+
+        Raises:
+            TimeoutError: nothing came until then.
+            UpstreamError: the connection broke.
+        """
+        assert self._connection is not None, "closed already"
+        try:
+            return await self._connection.read(until_s)
+        except BrokenError as error:
+            why = f": {error}" if str(error) else ""
+            raise UpstreamError(f"the upstream {self._upstream!r} hung up amid its answer{why}") from None
+
+    async def body(self, until_s: float, most_bytes: int = ERROR_BYTES) -> bytes:
+        """The whole body, or its first `most_bytes`. Raises as `read` does."""
         parts, total = [], 0
-        async for chunk in self.chunks():
-            parts.append(chunk)
-            total += len(chunk)
-            if total >= most_bytes:
-                break
+        while total < most_bytes and (part := await self.read(until_s)):
+            parts.append(part)
+            total += len(part)
         return b"".join(parts)[:most_bytes]
 
-    async def close(self) -> None:
-        """Gives the connection back when all of the answer was read, or else ends it."""
-        await self._response.aclose()
+    def close(self, *, drain: bool = False) -> None:
+        """Ends the connection, unless all of the answer has come, or with `drain` all but the end of its body."""
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            connection.done(drain=drain)
 
 
 class Transport:
@@ -62,13 +76,17 @@ class Transport:
 
     def __init__(self, spec: UpstreamSpec) -> None:
         self._spec = spec
-        self._client = httpx2.AsyncClient(
-            headers={"User-Agent": f"onehop/{__version__}", **spec.headers},
-            timeout=httpx2.Timeout(None, connect=spec.connect_timeout_s),
-            limits=httpx2.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=100),
-            follow_redirects=False,
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-        )
+        parts = urlsplit(spec.url)
+        self._host, self._tls = parts.hostname or "", parts.scheme == "https"
+        self._port = parts.port or (443 if self._tls else 80)
+        self._prefix = parts.path
+        lines = {"host": parts.netloc, "user-agent": f"onehop/{__version__}", "accept-encoding": "identity"}
+        own = {name.lower(): value for name, value in spec.headers.items()}
+        self._common = lines | own
+        self._context: ssl.SSLContext | None = None
+        self._idle: deque[Connection] = deque()
+        self._all: set[Connection] = set()
+        self._closed = False
 
     async def __aenter__(self) -> Transport:
         return self
@@ -76,7 +94,15 @@ class Transport:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self._client.aclose()
+        self._closed = True
+        for one in list(self._all):
+            one.abort()
+        await asyncio.sleep(0)  # the sockets are closed in the loop's next turn
+
+    @property
+    def idle(self) -> int:
+        """Connections that wait for a request."""
+        return sum(not one.closed for one in self._idle)
 
     async def send(
         self, method: str, path: str, headers: dict[str, str], content: bytes | None, timeout_s: float
@@ -91,20 +117,88 @@ class Transport:
             UpstreamError: it cannot be reached, or hung up.
             UpstreamTimeoutError: it took longer.
         """
+        request = self._request(method, path, headers, content)
+        until_s = asyncio.get_running_loop().time() + timeout_s
+        while True:
+            connection = self._take() or await self._connect(timeout_s)
+            used = not connection.fresh
+            try:
+                connection.send(request)
+                await connection.head(until_s)
+            except TimeoutError:
+                connection.abort()
+                raise UpstreamTimeoutError(
+                    f"the upstream {self._spec.name!r} did not begin its answer in {timeout_s:g} s"
+                ) from None
+            except BrokenError as error:
+                if used and not connection.status and not str(error):
+                    continue  # it was closed while it was idle, and our request crossed that
+                why = f": {error}" if str(error) else ""
+                raise UpstreamError(
+                    f"the upstream {self._spec.name!r} hung up before it answered{why}"
+                ) from None
+            except BaseException:
+                connection.abort()
+                raise
+            encoding = connection.headers.get("content-encoding", "identity")
+            if encoding != "identity":
+                connection.abort()
+                raise UpstreamError(
+                    f"the upstream {self._spec.name!r} answered in the encoding {encoding[:40]!r} that nobody asked for"
+                )
+            return Answer(connection, self._spec.name)
+
+    def _request(self, method: str, path: str, headers: dict[str, str], content: bytes | None) -> bytes:
+        # `quote` leaves what is well-formed as it is; a name of a model must not end the line.
+        where = quote(self._prefix + path, safe="/:?#[]@!$&'()*+,;=%~")
+        lines = self._common | headers
+        if content is not None:
+            lines["content-length"] = str(len(content))
+        head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+        return f"{method} {where} HTTP/1.1\r\n{head}\r\n".encode("latin-1") + (content or b"")
+
+    def _take(self) -> Connection | None:
+        """An idle connection: the one last used, since it is the likeliest to be still there."""
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.closed:
+                continue
+            if asyncio.get_running_loop().time() - connection.idle_since_s <= IDLE_S:
+                return connection
+            connection.abort()
+        return None
+
+    async def _connect(self, timeout_s: float) -> Connection:
         name = self._spec.name
+        if self._tls and self._context is None:
+            self._context = ssl.create_default_context()
+            self._context.set_alpn_protocols(["http/1.1"])
         try:
-            request = self._client.build_request(
-                method, self._spec.url + path, headers=headers, content=content
-            )
-            async with asyncio.timeout(timeout_s):
-                return Answer(await self._client.send(request, stream=True), name)
-        except httpx2.ConnectTimeout:
-            raise UpstreamTimeoutError(f"the upstream {name!r} cannot be reached") from None
-        except (TimeoutError, httpx2.TimeoutException):
+            async with asyncio.timeout(min(timeout_s, self._spec.connect_timeout_s)):
+                _, connection = await asyncio.get_running_loop().create_connection(
+                    lambda: Connection(self._released, self._lost), self._host, self._port, ssl=self._context
+                )
+        except TimeoutError:
             raise UpstreamTimeoutError(
-                f"the upstream {name!r} did not begin its answer in {timeout_s:g} s"
+                f"the upstream {name!r} cannot be reached: no connection in time"
             ) from None
-        except httpx2.ConnectError:
-            raise UpstreamError(f"the upstream {name!r} cannot be reached") from None
-        except (httpx2.HTTPError, httpx2.InvalidURL):
-            raise UpstreamError(f"the upstream {name!r} hung up before it answered") from None
+        except ssl.SSLCertVerificationError as error:
+            raise UpstreamError(
+                f"the upstream {name!r} cannot be trusted: {error.verify_message or 'its certificate is wrong'}"
+            ) from None
+        except socket.gaierror:
+            raise UpstreamError(f"the upstream {name!r} cannot be reached: there is no such host") from None
+        except OSError as error:  # its own text has the address in it
+            why = os.strerror(error.errno) if error.errno and error.errno > 0 else type(error).__name__
+            raise UpstreamError(f"the upstream {name!r} cannot be reached: {why}") from None
+        self._all.add(connection)
+        return connection
+
+    def _released(self, connection: Connection) -> None:
+        if self._closed or len(self._idle) >= MAX_IDLE:
+            connection.abort()
+        else:
+            self._idle.append(connection)
+
+    def _lost(self, connection: Connection) -> None:
+        self._all.discard(connection)

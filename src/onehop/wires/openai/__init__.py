@@ -5,12 +5,14 @@ from __future__ import annotations
 from onehop.agent.service import Agent
 from onehop.api.mounts import Mount
 from onehop.api.resources import Operation
-from onehop.wires.openai import errors
+from onehop.wires.openai import errors, models
 
 PREFIX = "/v1"
 
 
 def mount(agent: Agent) -> Mount:
     """All routes. `agent` need not have been entered yet."""
-    operations: list[Operation] = []
+    operations: list[Operation] = [
+        *models.operations(PREFIX, agent.models),
+    ]
     return Mount(PREFIX, operations, errors.refuse)
