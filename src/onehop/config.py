@@ -183,6 +183,19 @@ class Settings:
         4 * MIB, "events stored per execution; what is over it is left out", minimum=0
     )
 
+    chat_code: bool = _setting(
+        True, "Chat Completions requests get the Python tool unless they say otherwise"
+    )
+    loop_turns: int = _limit(32, "most times that one request may ask a model")
+    loop_wall_s: float = _limit(900.0, "wall seconds of one request to the model loop", minimum=0.1)
+    loop_tokens: int = _limit(2_000_000, "most tokens that one request may use, all turns together")
+    loop_tool_calls: int = _limit(100, "most calls of code, commands and edits that one request may make")
+    loop_cost: float = _limit(
+        0.0, "most that one request may cost, where the model has prices; 0: no limit", minimum=0
+    )
+    loop_memory_hours: float = _limit(
+        24.0 * 30, "hours that responses and turns are kept for a later request", minimum=0.01
+    )
     upload_mb: int = _limit(512, "largest file in MiB that a client may upload for later")
     uploads_mb: int = _limit(4096, "most MiB of uploaded files of one owner")
 

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Mapping
 
 from onehop.agent.containers import Containers
+from onehop.agent.loop import Loop
 from onehop.agent.memory import Memory
 from onehop.agent.uploads import Uploads
 from onehop.agent.upstreams.router import Models
@@ -23,6 +24,7 @@ class Agent:
         memory: what a request leaves for a later one.
         uploads: files of clients.
         containers: sessions that the loop's code runs in.
+        loop: carries out requests.
 
     Args:
         keys: of the upstreams, by their names; None: they are read from files and the environment.
@@ -37,6 +39,7 @@ class Agent:
         self.memory = Memory(engine.store)
         self.uploads = Uploads(engine.settings, engine.store)
         self.containers = Containers(engine, self.memory, self.uploads)
+        self.loop = Loop(engine, self.models, self.containers, self.memory, registry)
         self._stack = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> Agent:

@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from typing import Any
 
 from onehop.agent.events import ContainerOpened, LoopEvent, TurnStarted
 from onehop.api.asgi import Call, Header
@@ -97,7 +98,8 @@ async def _until(source: LoopEvents, gone: asyncio.Future[None]) -> LoopEvents:
     while True:
         event = asyncio.ensure_future(_next(source))
         try:
-            await asyncio.wait({event, gone}, return_when=asyncio.FIRST_COMPLETED)
+            waits: set[asyncio.Future[Any]] = {event, gone}
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:
             if not event.done():
                 event.cancel()

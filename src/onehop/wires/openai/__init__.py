@@ -6,6 +6,7 @@ from onehop.agent.service import Agent
 from onehop.api.mounts import Mount
 from onehop.api.resources import Operation
 from onehop.wires.openai import errors, models
+from onehop.wires.openai.chat import Chat
 
 PREFIX = "/v1"
 
@@ -13,6 +14,7 @@ PREFIX = "/v1"
 def mount(agent: Agent) -> Mount:
     """All routes. `agent` need not have been entered yet."""
     operations: list[Operation] = [
+        *Chat(agent).operations(),
         *models.operations(PREFIX, agent.models),
     ]
     return Mount(PREFIX, operations, errors.refuse)

@@ -213,7 +213,7 @@ def _options(body: dict[str, Any]) -> Options:
     most = body.pop("max_completion_tokens", None)
     limit = body.pop("max_tokens", None)
     stop = body.pop("stop", [])
-    stops: list[Any] = [stop] if isinstance(stop, str) else stop
+    stops: Any = [stop] if isinstance(stop, str) else stop
     if not isinstance(stops, list) or not all(isinstance(one, str) for one in stops):
         raise _wrong("stop", "a text or a list of texts")
     options = Options(
