@@ -102,7 +102,10 @@ class Guards:
     def take_call(self) -> Ending | None:
         """One more call of our tools; or why not."""
         if self.tool_calls >= self._max_tool_calls:
-            return Ending("max_tool_calls", f"{self.tool_calls} tool calls were made, the most allowed")
+            self._stuck = Ending(
+                "max_tool_calls", f"{self.tool_calls} tool calls were made, the most allowed"
+            )
+            return self._stuck
         self.tool_calls += 1
         return None
 

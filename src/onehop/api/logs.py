@@ -33,7 +33,8 @@ def configure(settings: Settings) -> None:
     handler.setFormatter(JsonFormatter() if settings.log_format == "json" else TextFormatter())
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
     if settings.log_level == "info":
-        for library in ("alembic", "uvicorn"):  # each start would say a dozen times that it went well
+        # Each start would say a dozen times that it went well, and each request.
+        for library in ("alembic", "uvicorn", "httpx2", "httpcore2"):
             logging.getLogger(library).setLevel(logging.WARNING)
     if settings.access_log:
         access.setLevel(logging.DEBUG)
