@@ -33,6 +33,8 @@ def by_status(upstream: str, status: int) -> ProblemError:
         return UpstreamTimeoutError(f"{name} was too slow (HTTP {status})")
     if status in (429, 503, 529):
         return UpstreamBusyError(f"{name} takes no more requests now (HTTP {status})")
+    if 300 <= status < 400:
+        return UpstreamError(f"{name} redirects (HTTP {status}), which is not followed; is its `url` right?")
     if 400 <= status < 500:
         return UpstreamRefusedError(f"{name} refused the request (HTTP {status})")
     return UpstreamError(f"{name} failed (HTTP {status})")

@@ -115,7 +115,8 @@ class Turn:
     async def _refused(self, answer: Answer) -> ProblemError:
         spec = self.upstream.spec
         body = await self._whole(answer)
-        error = self.upstream.codec.error(answer.status, body) or failures.by_status(spec.name, answer.status)
+        told = None if 300 <= answer.status < 400 else self.upstream.codec.error(answer.status, body)
+        error = told or failures.by_status(spec.name, answer.status)
         said_s = failures.retry_after_s(answer.headers)
         if said_s is not None and failures.retriable(error):
             error.retry_after_s = said_s
@@ -125,6 +126,7 @@ class Turn:
     async def _no_stream(self, answer: Answer, kind: str) -> ProblemError:
         """Some servers answer with an error's document and the status of a success."""
         error = self.upstream.codec.error(answer.status, await self._whole(answer))
+        self.hopeless = error is None
         return error or UpstreamError(
             f"the upstream {self.upstream.spec.name!r} answered with {kind[:100]!r} where a stream was asked for"
         )
