@@ -29,7 +29,17 @@ ALL_ACTIVE, SOMETHING_WEAKER, CANNOT_RUN = 0, 1, 2
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     options.add_settings(
-        parser, ("home", "environment", "isolation", "strict", "allow_no_namespaces", "uid_base")
+        parser,
+        (
+            "home",
+            "environment",
+            "isolation",
+            "upstreams",
+            "models",
+            "strict",
+            "allow_no_namespaces",
+            "uid_base",
+        ),
     )
 
 
@@ -54,8 +64,10 @@ def examine(settings: Settings) -> dict[str, Any]:
         "problem": "",
         "protections": [],
         "machine": _machine(settings),
+        "upstreams": [],
     }
     try:
+        report["upstreams"] = _upstreams(settings)
         built = find(settings.environment, settings.home)
         report["environment"] = _described(settings.environment, built)
         if built is None:
@@ -69,6 +81,26 @@ def examine(settings: Settings) -> dict[str, Any]:
         report.setdefault("environment", _described(settings.environment, None))
         report["problem"] = str(error)
     return report
+
+
+def _upstreams(settings: Settings) -> list[dict[str, Any]]:
+    """The configured servers of models, without asking them (`onehop models check` does). Raises ConfigurationError."""
+    if not settings.upstreams and not settings.models:
+        return []
+    from onehop.agent.upstreams import config
+
+    servers = config.upstreams(settings)
+    config.models(settings, servers)
+    keys = config.read_keys(servers)
+    return [
+        {
+            "name": one.name,
+            "kind": one.kind,
+            "url": one.url,
+            "key": one.key_file or f"${one.key_env}" if one.name in keys else "",
+        }
+        for one in servers
+    ]
 
 
 def _build(settings: Settings) -> str:
@@ -182,6 +214,12 @@ def render(report: dict[str, Any]) -> list[str]:
         f"  {machine['disk_free_bytes'] / 2**30:.1f} GiB free in {machine['home']}",
         "",
     ]
+    if report["upstreams"]:
+        lines.append("models (onehop models check asks them)")
+        for one in report["upstreams"]:
+            key = f"key from {one['key']}" if one["key"] else "no key"
+            lines.append(f"  {one['name']:<15} {one['kind']:<10} {one['url']}, {key}")
+        lines.append("")
     weaker = sum(row["state"] != "active" for row in report["protections"])
     if report["problem"]:
         lines.append(f"onehop cannot run here: {report['problem']}")

@@ -25,6 +25,7 @@ COMMANDS = {
     "env": "add, list and remove environments: sets of packages that sessions can name",
     "config": "print the effective settings and where each came from",
     "tools": "list, check and call the tools that code may use",
+    "models": "list and check the models that clients may name",
     "keys": "make, list and revoke API keys",
     "usage": "say what was used, by day and key",
     "bench": "measure a server for a few seconds",

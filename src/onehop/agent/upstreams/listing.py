@@ -51,7 +51,11 @@ class _GoogleList(msgspec.Struct):
 
 
 class ModelList:
-    """One upstream's list, cached."""
+    """One upstream's list, cached.
+
+    Attributes:
+        error: why `get` gives none.
+    """
 
     def __init__(self, upstream: str, transport: Transport, codec: Codec, headers: dict[str, str]) -> None:
         self._upstream = upstream
@@ -60,7 +64,7 @@ class ModelList:
         self._headers = headers
         self._lock = asyncio.Lock()
         self._found: list[Listed] = []
-        self._error: ProblemError | None = None
+        self.error: ProblemError | None = None
         self._good_until_s = 0.0
 
     async def get(self) -> list[Listed] | None:
@@ -68,12 +72,12 @@ class ModelList:
         async with self._lock:
             if time.monotonic() >= self._good_until_s:
                 try:
-                    self._found, self._error = await self.ask(), None
+                    self._found, self.error = await self.ask(), None
                     self._good_until_s = time.monotonic() + FRESH_S
                 except ProblemError as error:
-                    self._error = error
+                    self.error = error
                     self._good_until_s = time.monotonic() + FAILED_S
-            return None if self._error is not None else self._found
+            return None if self.error is not None else self._found
 
     async def ask(self) -> list[Listed]:
         """Asks now. Raises UpstreamError (and its kin) saying what is wrong."""

@@ -32,6 +32,10 @@ class Upstream:
     def __repr__(self) -> str:
         return f"<Upstream {self.spec.name}>"
 
+    @property
+    def has_key(self) -> bool:
+        return bool(self._key)
+
     def clean(self, error: ProblemError) -> ProblemError:
         """`error` without the key, should the upstream have said it back."""
         if self._key and self._key in error.detail:
