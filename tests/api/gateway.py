@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 from typing import IO
 
-START_TIMEOUT_S = 30
+START_TIMEOUT_S = 60
+END_TIMEOUT_S = 30
 
 
 class Gateway:
@@ -55,7 +56,7 @@ class Gateway:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:
-            return self.process.wait(10)
+            return self.process.wait(END_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             self.kill()
             raise

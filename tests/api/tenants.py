@@ -46,7 +46,7 @@ def expired(home: Path, owner: str) -> str:
     return key
 
 
-def until(condition: Callable[[], bool], timeout_s: float = 10) -> float:
+def until(condition: Callable[[], bool], timeout_s: float = 30) -> float:
     """Seconds until it held."""
     began_s = time.monotonic()
     while not condition():

@@ -12,7 +12,7 @@ import pytest
 from tests.api.gateway import Gateway
 from tests.api.test_executions import EVENTS
 
-SLOW = "import time\nprint('begun', flush=True)\ntime.sleep(1)\nprint('done')"
+UNTIL_TOLD = "import os, time\nprint('begun', flush=True)\nwhile not os.path.exists('go'): time.sleep(0.01)\nprint('done')"
 ENDLESS = "import time\nprint('begun', flush=True)\nwhile True: time.sleep(0.05)"
 
 
@@ -45,7 +45,10 @@ def ended(client: httpx2.Client, execution: str) -> dict[str, Any]:
 
 
 def test_the_code_goes_on(gateway: Gateway, client: httpx2.Client, session_id: str) -> None:
-    answer = ended(client, hang_up(gateway, client, session_id, {"code": SLOW}))
+    execution = hang_up(gateway, client, session_id, {"code": UNTIL_TOLD})
+    headers = {"content-type": "application/octet-stream"}
+    assert client.put(f"/api/sessions/{session_id}/files/go", content=b"", headers=headers).is_success
+    answer = ended(client, execution)
     assert (answer["status"], answer["stdout"]) == ("ok", "begun\ndone\n")
 
 
@@ -55,10 +58,14 @@ def test_or_is_interrupted(gateway: Gateway, client: httpx2.Client, session_id: 
     assert (answer["status"], answer["variables"]) == ("interrupted", "kept")
 
 
-@pytest.mark.parametrize(("choice", "status"), [("continue", "timeout"), ("interrupt", "interrupted")])
-def test_a_reader_of_events(client: httpx2.Client, session_id: str, choice: str, status: str) -> None:
+@pytest.mark.parametrize(
+    ("choice", "timeout_s", "status"), [("continue", 1.5, "timeout"), ("interrupt", 30, "interrupted")]
+)
+def test_a_reader_of_events(
+    client: httpx2.Client, session_id: str, choice: str, timeout_s: float, status: str
+) -> None:
     path = f"/api/sessions/{session_id}/execute"
-    body = {"code": ENDLESS, "on_disconnect": choice, "timeout_s": 1.5}
+    body = {"code": ENDLESS, "on_disconnect": choice, "timeout_s": timeout_s}
     with client.stream("POST", path, json=body, headers=EVENTS) as response:
         next(response.iter_text())
         execution = response.headers["onehop-execution-id"]

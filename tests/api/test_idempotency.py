@@ -151,7 +151,10 @@ def test_a_killed_gateway_runs_nothing_twice(own_supervisor: SupervisorHandle, h
                 next(response.iter_text())
                 execution = response.headers["onehop-execution-id"]
                 first.process.send_signal(signal.SIGKILL)
-    with Gateway(own_supervisor.path, home) as second, httpx2.Client(base_url=second.url) as client:
+    with (
+        Gateway(own_supervisor.path, home) as second,
+        httpx2.Client(base_url=second.url, timeout=30) as client,
+    ):
         assert client.post("/api/sessions", json={}, headers=key("s")).json()["id"] == session
         client.get(f"/api/executions/{execution}", params={"wait_s": 10})
         again = client.post(path, json=body, headers=key("k"))

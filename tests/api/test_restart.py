@@ -74,7 +74,7 @@ def ended(client: httpx2.Client, execution: str) -> dict[str, Any]:
 
 def until_stored(home: Path, execution: str, *, result: bool = True) -> None:
     """Returns when the store knows it: only what is written down can be asked for after a crash of everything."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     with contextlib.closing(sqlite3.connect(home / "state" / "onehop.db")) as connection:
         wanted = "AND document IS NOT NULL" if result else ""
         query = f"SELECT 1 FROM executions WHERE id = ? {wanted}"
@@ -83,6 +83,13 @@ def until_stored(home: Path, execution: str, *, result: bool = True) -> None:
 
 
 WAIT = "print('on €', flush=True)\nimport time\ntime.sleep(4)\nprint('off')\nx = 5"
+UNTIL_TOLD = "print('on €', flush=True)\nimport os, time\nwhile not os.path.exists('go'): time.sleep(0.01)\nprint('off')\nx = 5"
+"""Ends when the test says so: how long the next gateway takes to start is the machine's business."""
+
+
+def tell(client: httpx2.Client, path: str) -> None:
+    headers = {"content-type": "application/octet-stream"}
+    assert client.put(f"{path}/files/go", content=b"", headers=headers).is_success
 
 
 def test_kill_9_loses_nothing(first: Gateway, second: Any, home: Path) -> None:
@@ -93,7 +100,7 @@ def test_kill_9_loses_nothing(first: Gateway, second: Any, home: Path) -> None:
         assert client.delete(gone).status_code == 204
         made = client.post(f"{idle}/execute", json={"code": "x = 4\nopen('f', 'w').write('1')"}).json()
         until_stored(home, made["id"])
-        running = begin(client, f"{busy}/execute", WAIT)
+        running = begin(client, f"{busy}/execute", UNTIL_TOLD)
         alone = begin(client, "/api/execute", WAIT)
     first.kill()
     with second() as client:
@@ -101,6 +108,7 @@ def test_kill_9_loses_nothing(first: Gateway, second: Any, home: Path) -> None:
         assert_problem(
             client.post(f"{busy}/execute", json={"code": "1"}), 409, "session-busy", execution=running
         )
+        tell(client, busy)
         for execution in (running, alone):
             answer = ended(client, execution)
             assert (answer["status"], answer["stdout"]) == ("ok", "on €\noff\n")
@@ -133,7 +141,7 @@ def test_sandboxes_of_a_dead_gateway_are_given_back(first: Gateway, second: Any)
     first.kill()
     with second() as client:
         ended(client, alone)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while client.get("/api/info").json()["counts"] != {"sessions": 0, "running": 0, "unstored": 0}:
             assert time.monotonic() < deadline
 
@@ -141,13 +149,13 @@ def test_sandboxes_of_a_dead_gateway_are_given_back(first: Gateway, second: Any)
 def test_a_graceful_stop_is_quick_and_keeps_sessions(first: Gateway, second: Any) -> None:
     with httpx2.Client(base_url=first.url, timeout=30) as client:
         path = client.post("/api/sessions", json={}).headers["location"]
-        running = begin(client, f"{path}/execute", WAIT)
+        running = begin(client, f"{path}/execute", UNTIL_TOLD)
         with client.stream("GET", f"/api/executions/{running}/events") as response:
             next(response.iter_text())
-            started = time.monotonic()
-            assert first.stop() == 0
-            assert time.monotonic() - started < 5
+            assert first.stop() == 0, "the code has no end yet: a stop that waits for it would not come"
     with second() as client:
+        assert client.get(f"/api/executions/{running}").json()["status"] == "running"
+        tell(client, path)
         assert ended(client, running)["stdout"] == "on €\noff\n"
         assert client.post(f"{path}/execute", json={"code": "x"}).json()["results"] == [{"text/plain": "5"}]
 
@@ -180,7 +188,7 @@ def test_a_lost_supervisor_ends_the_gateway(first: Gateway, own_supervisor: Supe
                 if "stdout" in text and "end" not in text:
                     own_supervisor.process.send_signal(signal.SIGKILL)
         assert parsed(text)[-1][2]["status"] == "outcome_unknown"
-    assert first.process.wait(10) == EXIT_SUPERVISOR_LOST
+    assert first.process.wait(30) == EXIT_SUPERVISOR_LOST
 
 
 def test_no_supervisor(tmp_path: Path) -> None:

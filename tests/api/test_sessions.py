@@ -107,7 +107,7 @@ def test_no_more_sessions_than_allowed(strict_gateway: Gateway) -> None:
 
 def test_no_more_one_shots_than_allowed(strict_gateway: Gateway) -> None:
     with httpx2.Client(base_url=strict_gateway.url, timeout=30) as client:
-        body = {"code": "print(1, flush=True)\nimport time\ntime.sleep(1.5)"}
+        body = {"code": "print(1, flush=True)\nimport time\ntime.sleep(6)"}
         with client.stream(
             "POST", "/api/execute", json=body, headers={"accept": "text/event-stream"}
         ) as response:

@@ -17,6 +17,7 @@ from tests.api import tenants
 from tests.api.conftest import start_supervisor
 from tests.api.gateway import Gateway
 from tests.api.test_bad_input import assert_problem
+from tests.api.test_executions import EVENTS
 from tests.api.test_limits import BURN
 
 
@@ -111,12 +112,9 @@ def test_a_killed_gateway_neither_loses_nor_doubles(own_supervisor: SupervisorHa
                 done += 1
             if number % 2:  # some are running when it dies
                 path = client.post("/api/sessions", json={}).headers["location"]
-                with contextlib.suppress(httpx2.HTTPError):
-                    client.post(
-                        f"{path}/execute",
-                        json={"code": "import time; time.sleep(0.3)"},
-                        timeout=httpx2.Timeout(0.1, connect=10),
-                    )
+                code = "import time; print('begun', flush=True); time.sleep(0.3)"
+                with client.stream("POST", f"{path}/execute", json={"code": code}, headers=EVENTS) as running:
+                    next(running.iter_text())
                 done += 1
             gateway.kill()
     with Gateway(own_supervisor.path, home) as gateway, tenants.client(gateway.url, key) as client:

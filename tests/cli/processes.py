@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 START_S = 60.0
-END_S = 15.0
+END_S = 40.0
 ONEHOP = [sys.executable, "-m", "onehop.cli.main"]
 
 
@@ -49,6 +49,15 @@ def wait_until(condition: Callable[[], Any], timeout_s: float, what: str) -> Non
     while not condition():
         assert time.monotonic() < deadline_s, f"not within {timeout_s} s: {what}"
         time.sleep(0.02)
+
+
+def only(find: Callable[[], list[int]]) -> int:
+    """The only pid that `find` finds. Lists of children may miss some while others come and go (proc(5))."""
+    deadline_s = time.monotonic() + END_S
+    while len(found := find()) != 1:
+        assert time.monotonic() < deadline_s, found
+        time.sleep(0.01)
+    return found[0]
 
 
 class Server:
@@ -125,12 +134,10 @@ class Server:
         return found
 
     def gateway(self) -> int:
-        (pid,) = self.children("onehop.cli.gateway")
-        return pid
+        return only(lambda: self.children("onehop.cli.gateway"))
 
     def shim(self) -> int:
-        (pid,) = self.children("onehop.supervisor.launch")
-        return pid
+        return only(lambda: self.children("onehop.supervisor.launch"))
 
     def close(self) -> None:
         if self.process.poll() is None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from onehop.environments.model import Environment
-from tests.cli.processes import ONEHOP, Server, onehop, variables, wait_until
+from tests.cli.processes import END_S, ONEHOP, Server, onehop, variables, wait_until
 
 PACKAGE = "cowsay==6.1"
 """Pure Python, without requirements, 25 kB, and not in the default environment."""
@@ -117,7 +117,9 @@ def test_a_running_server_takes_it_up_and_lets_it_go(server: Server) -> None:
     assert names(server) == ["default"]
     assert not any("mini" in name for name in listing(server))
     assert refused(server, {"environment": "mini"})["type"] == "urn:onehop:problem:unknown-environment"
-    wait_until(lambda: "mini" not in server.call("GET", "/api/info")["environments"], 5, "its pool is closed")
+    wait_until(
+        lambda: "mini" not in server.call("GET", "/api/info")["environments"], END_S, "its pool is closed"
+    )
 
 
 def test_a_failed_build_changes_nothing(server: Server) -> None:

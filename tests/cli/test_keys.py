@@ -16,7 +16,7 @@ import pytest
 
 from onehop.cli.keys import _seconds
 from onehop.errors import ConfigurationError
-from tests.cli.processes import ONEHOP, Server, onehop, variables, wait_until
+from tests.cli.processes import END_S, ONEHOP, Server, onehop, variables, wait_until
 
 Serve = Callable[..., Server]
 SERVICE_UID = 1_900_065_535
@@ -128,13 +128,13 @@ def test_a_running_server_notices(serve: Serve, home: Path) -> None:
     server = serve()
     assert status(server, None) == 200
     made = create(home)
-    wait_until(lambda: status(server, None) == 401, 5, "it wants a key")
+    wait_until(lambda: status(server, None) == 401, END_S, "it wants a key")
     assert status(server, made["key"]) == 200
     os.kill(server.gateway(), signal.SIGKILL)
     assert status(server, None) == 401, "the next gateway knows at once"
     assert status(server, made["key"]) == 200
     onehop("keys", "revoke", made["id"], "--home", str(home), cwd=Path("/"))
-    wait_until(lambda: status(server, None) == 200, 5, "it wants none any more")
+    wait_until(lambda: status(server, None) == 200, END_S, "it wants none any more")
     server.close()
     owners = {path.stat().st_uid for path in (home / "state").iterdir()}
     assert owners == {(home / "state").stat().st_uid}, "nothing is left that the server could not open"
@@ -209,7 +209,7 @@ def test_usage_with_and_without_a_server(serve: Serve, home: Path, tmp_path: Pat
         found: list[dict[str, Any]] = json.loads(onehop(*usage, *prices, cwd=tmp_path).stdout)["usage"]
         return found
 
-    wait_until(rows, 10, "it is counted")
+    wait_until(rows, END_S, "it is counted")
     (row,) = rows()
     assert (row["executions"], row["key"], row["owner"], row["cost"]) == (1, "", "", 0.25)
     text = onehop("usage", "--home", str(home), cwd=tmp_path).stdout

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.processes import Server, onehop, wait_until
+from tests.cli.processes import END_S, Server, onehop, wait_until
 from tests.cli.terminals import Terminal
 
 
@@ -151,7 +151,7 @@ def test_a_closed_terminal_ends_the_session(shared_server: Server, tmp_path: Pat
         assert sessions(shared_server) == 1
         os.kill(terminal.process.pid, signal.SIGHUP)
         assert terminal.wait() == 128 + signal.SIGHUP
-    wait_until(lambda: sessions(shared_server) == 0, 5, "the session has ended")
+    wait_until(lambda: sessions(shared_server) == 0, END_S, "the session has ended")
 
 
 def test_without_a_server_it_has_an_engine_of_its_own(home: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.processes import ONEHOP, Server, onehop, variables, wait_until
+from tests.cli.processes import END_S, ONEHOP, Server, onehop, variables, wait_until
 
 
 @pytest.fixture
@@ -144,7 +144,7 @@ def test_a_key_is_asked_for_and_comes_from_the_environment(
 ) -> None:
     server = serve()
     key = onehop("keys", "create", "--home", str(server.home), cwd=tmp_path).stdout.strip()
-    wait_until(lambda: _refuses(server), 10, "the server has noticed the key")
+    wait_until(lambda: _refuses(server), END_S, "the server has noticed the key")
     done = call(server, "sessions", cwd=tmp_path, code=3)
     assert "put the key into ONEHOP_API_KEY" in done.stderr
     assert done.stderr.count("\n") == 1

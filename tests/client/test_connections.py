@@ -105,7 +105,10 @@ async def test_a_stranger_is_told_from_a_server(
     face: Face, monkeypatch: pytest.MonkeyPatch, status: int, asked: int
 ) -> None:
     """A proxy that has lost its server is asked again; a web server is not."""
-    monkeypatch.setattr(requests, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(requests, "PATIENCE_S", 2.0)
+    monkeypatch.setattr(
+        requests, "FIRST_PAUSE_S", 0.4
+    )  # so again after 0.4 and 0.8 s, and not after 1.6 s more
     requested = []
 
     class Stranger(http.server.BaseHTTPRequestHandler):
@@ -130,7 +133,7 @@ async def test_a_stranger_is_told_from_a_server(
 
 
 async def test_patience_ends(face: Face, cutter: Cutter, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(requests, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(requests, "PATIENCE_S", 2.0)
     async with face.session(cutter.url) as session:
         await session.run("1")
         async with face.attach(session.id, cutter.url) as other:

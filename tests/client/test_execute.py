@@ -74,7 +74,7 @@ async def test_callbacks_come_while_it_runs(session: Any) -> None:
     seen: list[tuple[str, str, float]] = []
     code = """
 import sys, time
-print("one", flush=True); time.sleep(0.5); print("two", file=sys.stderr)
+print("one", flush=True); time.sleep(3); print("two", file=sys.stderr)
 display("three")
 4
 """
@@ -174,11 +174,13 @@ async def test_the_same_again(client: Any) -> None:
 
 async def test_an_execution_that_runs_is_waited_for(client: Any) -> None:
     async with client.session() as session:
-        async for event in session.stream("print('on', flush=True)\nimport time; time.sleep(0.7); 5"):
+        code = "print('on', flush=True)\nimport os, time\nwhile not os.path.exists('go'): time.sleep(0.01)\n5"
+        async for event in session.stream(code):
             assert event.kind == "stdout"
             break
         (running,) = (await session.info()).executions
         assert (await client.execution(running)).status == "running"
+        await session.files.write("go", b"")
         assert (await client.wait(running)).text == "5"
 
 

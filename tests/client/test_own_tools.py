@@ -47,7 +47,7 @@ async def test_functions_are_called_where_the_client_is(session: Any) -> None:
 
 
 async def test_parallel_calls_run_side_by_side(session: Any) -> None:
-    together = threading.Barrier(3, timeout=10)
+    together = threading.Barrier(3, timeout=30)
 
     def meet(n: int) -> int:
         together.wait()

@@ -116,6 +116,7 @@ def zygote_killed(server: FaultServer, client: httpx2.Client) -> None:
     """Live sandboxes notice nothing, no request fails, another zygote is there soon."""
     path = session(client)
     value(client, path, "kept = 41")
+    wait_until(lambda: len(server.zygotes()) == 1, AWAY_S, "one zygote")
     (before,) = server.zygotes()
     os.kill(before, signal.SIGKILL)
     for _ in range(4):  # more than wait in the pool
@@ -167,7 +168,7 @@ def supervisor_killed(server: FaultServer, victim: int) -> Return:
         assert (lost["status"], lost["variables"]) == ("outcome_unknown", "lost"), lost
     finally:
         model.close()
-    wait_until(lambda: not life.left(), 10, f"nothing of it is left, but: {life.left()}")
+    wait_until(lambda: not life.left(), AWAY_S, f"nothing of it is left, but: {life.left()}")
     return Return(healthy_s, executed_s)
 
 

@@ -22,7 +22,7 @@ BUSY = (
 """Leaves a process, a file and spilled output."""
 MEMORY = "x = bytearray(3 << 30); x[::4096] = b'y' * len(x[::4096])"
 LIE = "import os\nfor fd in range(3, 64):\n    try: os.write(fd, b'\\xff' * 64)\n    except OSError: pass\nimport time; time.sleep(5)"
-END_S = 20.0
+END_S = 40.0
 
 Ending = Callable[[FaultServer, httpx2.Client], None]
 

@@ -17,7 +17,7 @@ from tests.cli.processes import children, started
 from tests.faults.server import FaultServer
 
 NAMESPACES = ("user", "pid", "mnt", "net", "ipc", "uts", "cgroup")
-REST_S = 20.0
+REST_S = 40.0
 SLACK = {"descriptors of the gateway": 1, "threads of the gateway": 1}
 """SQLite and the loop open one more now and then and close it again; what leaks, leaks each time."""
 _TOKEN = re.compile(r"onehop-[0-9a-f]+")

@@ -10,7 +10,7 @@ import os
 import secrets
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 import httpx2
 
 from onehop.supervisor.client import SupervisorClient
-from tests.cli.processes import Server, children, wait_until
+from tests.cli.processes import Server, children, only, wait_until
 
 BACK_S = 30.0
 """How long a gateway may take to come back on a machine with other work."""
@@ -38,13 +38,7 @@ class FaultServer(Server):
     # --- roles ----------------------------------------------------------------------------------------
 
     def supervisor(self) -> int:
-        return _one(lambda: children(self.shim()))
-
-    def gateway(self) -> int:
-        return _one(lambda: self.children("onehop.cli.gateway"))
-
-    def shim(self) -> int:
-        return _one(lambda: self.children("onehop.supervisor.launch"))
+        return only(lambda: children(self.shim()))
 
     def zygotes(self) -> list[int]:
         """Children of the supervisor in its own PID namespace, the seed beside them has another name."""
@@ -63,7 +57,7 @@ class FaultServer(Server):
             pids = _below(self.supervisor())
             return [pid for pid in pids if _read(f"/proc/{pid}/comm").strip() == mark]
 
-        return _one(look)
+        return only(look)
 
     def describe(self) -> dict[str, Any]:
         """What the supervisor itself says it holds."""
@@ -145,15 +139,6 @@ def mark() -> str:
 def marking(name: str) -> str:
     """Code by which a kernel takes a name that can be seen from outside (prctl(2), PR_SET_NAME)."""
     return f"import ctypes; _ = ctypes.CDLL(None).prctl(15, b{name!r}, 0, 0, 0)"
-
-
-def _one(find: Callable[[], list[int]]) -> int:
-    """The only pid that `find` finds. Lists of children may miss some while others come and go (proc(5))."""
-    deadline_s = time.monotonic() + 5
-    while len(found := find()) != 1:
-        assert time.monotonic() < deadline_s, found
-        time.sleep(0.01)
-    return found[0]
 
 
 def orphaning(name: str) -> str:

@@ -80,7 +80,7 @@ def test_children_end_with_their_kernel(session: Session) -> None:
         "import subprocess, os; p = subprocess.Popen(['sleep', '1000']); open('pid', 'w').write(str(p.pid))"
     )
     assert session.run("os._exit(1)").status == "kernel_died"
-    assert value(session.run("import os, time\nfor _ in range(500):\n"
+    assert value(session.run("import os, time\nfor _ in range(1500):\n"
                              "    if not os.path.exists('/proc/' + open('pid').read()): break\n    time.sleep(0.01)\n"
                              "os.path.exists('/proc/' + open('pid').read())")) == "False"  # fmt: skip
 

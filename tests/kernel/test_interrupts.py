@@ -111,11 +111,11 @@ def test_a_deadline_without_grace_ends_the_kernel(session: Session) -> None:
     session.run("open('kept', 'w').close(); lost = 1")
     outcome = session.run(
         "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True: pass",
-        timeout_s=0.2,
+        timeout_s=1.0,  # long enough to have come to where it ignores the interrupt
         grace_s=0.2,
     )
     assert (outcome.status, outcome.end.variables, outcome.end.session) == ("timeout", "lost", "alive")
-    assert outcome.end.usage.wall_ms < 5000
+    assert outcome.end.usage.wall_ms < 15_000
     assert value(session.run("import os; os.listdir(), 'lost' in globals()")) == "(['kept'], False)"
 
 

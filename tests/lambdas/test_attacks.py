@@ -144,11 +144,13 @@ def test_neighbours_are_served_while_one_wants_everything(client: httpx2.Client)
         floods = [pool.submit(run, client, "while True:\n    pass", engine="monty") for _ in range(8)]
         waits = []
         for _ in range(3):
-            began_s = time.monotonic()
+            before, began_s = sum(flood.done() for flood in floods), time.monotonic()
             assert run(client, "1 + 1", engine="monty")["value"] == 2
-            waits.append(time.monotonic() - began_s)
+            waits.append((sum(flood.done() for flood in floods) - before, time.monotonic() - began_s))
         assert all(flood.result()["status"] == "timeout" for flood in floods)
-    assert max(waits) < 2.5  # two are in front of it at most, of 0.25 s each; the rest is the machine's
+    # Two are in front of it at most, of 0.25 s each, and two more may end while its answer is on its way.
+    # Who stood still saw more of them end, and who waited for all saw both.
+    assert all(passed <= 4 or wait_s < 2.5 for passed, wait_s in waits), waits
 
 
 def test_no_process_is_left_behind(client: httpx2.Client, gateway: Gateway) -> None:

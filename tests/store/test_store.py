@@ -86,7 +86,7 @@ async def test_started_then_finished(store: Store) -> None:
     assert found is not None
     assert (found.status, found.session, found.document, found.events) == ("ok", "ses_1", b"d" * 10, b"\x90")
     assert await store.execution("exe_3") is None
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while stored != ["exe_1", "exe_2"]:  # told on the loop, after the commit
             await asyncio.sleep(0.001)
 
@@ -95,7 +95,7 @@ async def test_results_are_committed_without_anybody_asking(store: Store) -> Non
     committed = asyncio.Event()
     store.on_stored = lambda _: committed.set()
     store.finished(finished("exe_1"))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await committed.wait()
 
 

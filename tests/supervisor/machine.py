@@ -65,7 +65,7 @@ def gone(pid: int) -> bool:
         return True
 
 
-def eventually(condition: Callable[[], bool], *, within_s: float = 10.0, what: str = "") -> None:
+def eventually(condition: Callable[[], bool], *, within_s: float = 30.0, what: str = "") -> None:
     deadline = time.monotonic() + within_s
     while not condition():
         assert time.monotonic() < deadline, what or condition

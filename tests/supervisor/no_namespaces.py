@@ -78,7 +78,7 @@ def leave_unread(shim: int) -> None:
     kernel = _parent(sleeper)
     os.kill(int(supervisor), signal.SIGSTOP)
     os.kill(kernel, signal.SIGKILL)
-    deadline_s = time.monotonic() + 10
+    deadline_s = time.monotonic() + 30
     while Path(f"/proc/{kernel}").exists():  # until the init has reaped it, which it tells
         assert time.monotonic() < deadline_s
         time.sleep(0.01)
@@ -131,7 +131,7 @@ def main() -> None:
         with driver.session() as session:
             answer["files"] = driver.wait(carry(driver, session.id))
         left = Path(handle.runtime, "sandboxes", session.id)
-        deadline_s = time.monotonic() + 5
+        deadline_s = time.monotonic() + 30
         while left.exists() and time.monotonic() < deadline_s:
             time.sleep(0.01)
         answer["left"] = left.exists()
@@ -141,7 +141,7 @@ def main() -> None:
             leave_unread(handle.process.pid)
             os.kill(handle.process.pid, signal.SIGKILL)
             session.delete = lambda: None  # type: ignore[method-assign]
-        deadline_s = time.monotonic() + 10
+        deadline_s = time.monotonic() + 30
         while (alive := [pid for pid in processes if not _gone(pid)]) and time.monotonic() < deadline_s:
             time.sleep(0.01)
         answer |= {"processes": len(processes), "alive": alive}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -121,7 +123,7 @@ def test_a_flood_where_no_file_can_be_made(driver: Driver) -> None:
 
 def test_sigterm_at_the_deadline_and_time_to_tidy_up(session: Session) -> None:
     outcome = session.command(
-        "trap 'echo tidy; exit 5' TERM; echo on; while :; do sleep 0.01; done", timeout_s=0.5
+        "trap 'echo tidy; exit 5' TERM; echo on; while :; do sleep 0.01; done", timeout_s=2.0
     )
     assert (outcome.status, outcome.end.exit_code, outcome.stdout) == ("timeout", 5, "on\ntidy\n")
 
@@ -135,7 +137,7 @@ def test_sigkill_after_the_grace_for_what_ignores_everything(
     command = f'python3 -c "{ignoring}; print(1, flush=True); time.sleep(60)" & trap "" TERM INT HUP; wait; sleep 60'
     outcome = session.command(command, timeout_s=1.0, grace_s=0.3)
     assert (outcome.status, outcome.end.exit_code) == ("timeout", None)
-    assert 1300 <= outcome.end.usage.wall_ms < 5000
+    assert 1300 <= outcome.end.usage.wall_ms < 15_000
     eventually(lambda: not processes_with(supervisor, "time.sleep(60)"))
 
 
@@ -290,9 +292,11 @@ def test_a_flood_left_behind_is_read_slowly(session: Session, supervisor: Superv
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return int(fields[11]) + int(fields[12])
 
-    before = spent_ticks()
+    before, began_s = spent_ticks(), time.monotonic()
     session.command("sleep 2")
-    assert spent_ticks() - before < 20, "more than 0.2 s of CPU time in 2 s, for reading what nobody wants"
+    spent_s = (spent_ticks() - before) / os.sysconf("SC_CLK_TCK")
+    share = spent_s / (time.monotonic() - began_s)
+    assert share < 0.1, "more than a tenth of a processor, for reading what nobody wants"
 
 
 def test_daemons_end_with_the_sandbox(driver: Driver, supervisor: SupervisorHandle) -> None:
@@ -359,7 +363,7 @@ def test_a_fork_bomb_leaves_the_kernel_alone(driver: Driver) -> None:
     with driver.session(processes=24) as session:
         session.run("kept = 5")
         started = session.begin_command(
-            "b() { b | b & }; b; sleep 60", background=True, timeout_s=2, grace_s=0.2
+            "b() { b | b & }; b; sleep 60", background=True, timeout_s=5, grace_s=0.2
         )
         eventually(lambda: "fork" in started.output("stderr"), what="it meets no limit")
         assert value(session.run("kept")) == "5"

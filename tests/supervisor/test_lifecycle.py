@@ -67,9 +67,9 @@ def test_a_killed_supervisor_takes_everything_with_it(start_supervisor: Start, v
     processes = descendants(handle.process.pid)
     os.kill(supervisor_pid(handle) if victim == "supervisor" else handle.process.pid, signal.SIGKILL)
     handle.process.wait(15)
-    eventually(lambda: all(map(gone, processes)), within_s=5, what="processes are left")
+    eventually(lambda: all(map(gone, processes)), what="processes are left")
     with pytest.raises(EngineError):
-        driver.wait(driver.client.describe(), 5)
+        driver.wait(driver.client.describe(), 30)
     if victim == "supervisor":
         assert not os.path.exists(handle.runtime)
         eventually(lambda: not groups(handle.token), what="control groups are left")
@@ -98,7 +98,8 @@ def test_sandboxes_leave_nothing(start_supervisor: Start) -> None:
     before = settled()
     for _ in range(50):
         cycle()
-    assert settled() == before
+    # The last sandbox may still be on its way out; what leaks, leaks fifty times.
+    eventually(lambda: all(now <= then for now, then in zip(settled(), before, strict=True)), what="it grows")
     about = driver.wait(driver.client.describe())
     assert about["assigned"] == 0
     assert about["executions"] == 0

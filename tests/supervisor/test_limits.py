@@ -10,6 +10,7 @@ import pytest
 from onehop.supervisor.messages import SandboxSpec
 from tests.driver import Driver
 from tests.kernel.reading import value
+from tests.timing import soonest_s
 
 MIB = 1 << 20
 
@@ -104,8 +105,9 @@ def test_cpus(driver: Driver) -> None:
         return  # without a cgroup the share of a processor is left to the scheduler, and `protections` says so
     with driver.session(cpus=0.2) as session:
         outcome = session.run("import time\nend = time.monotonic() + 1\nwhile time.monotonic() < end: pass")
-        assert outcome.end.usage.cpu_ms < 500
-        assert outcome.end.usage.wall_ms >= 1000
+        usage = outcome.end.usage
+        assert usage.wall_ms >= 1000
+        assert usage.cpu_ms < 0.5 * usage.wall_ms
 
 
 def test_deadlines_hold(driver: Driver) -> None:
@@ -113,18 +115,20 @@ def test_deadlines_hold(driver: Driver) -> None:
                  "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True: pass",
                  "import os\nwhile True: os.write(1, b'x' * 65536)", "print('a' * (1 << 30))",
                  "import os\nfor _ in range(30):\n    if os.fork() == 0:\n        while True: pass\nos.wait()"):  # fmt: skip
-        outcome = driver.run_once(code, timeout_s=0.3)
-        assert (outcome.status, outcome.end.session) in (("timeout", "ended"), ("output_limit", "ended")), (
-            code,
-            outcome.end,
-        )
-        assert outcome.end.usage.wall_ms < 1500, code
+
+        def took_s(code: str = code) -> float:
+            end = driver.run_once(code, timeout_s=0.3).end
+            assert (end.status, end.session) in (("timeout", "ended"), ("output_limit", "ended")), (code, end)
+            return end.usage.wall_ms / 1000
+
+        assert soonest_s(took_s, 1.5) < 1.5, code
 
 
 def test_usage(driver: Driver) -> None:
     with driver.session() as session:
+        started_s = time.monotonic()
         usage = session.run("import time; time.sleep(0.2)").end.usage
-        assert 200 <= usage.wall_ms < 2000
+        assert 200 <= usage.wall_ms <= (time.monotonic() - started_s) * 1000
         assert 0 <= usage.cpu_ms < 150
         usage = session.run(
             "import time\nend = time.process_time() + 0.2\nwhile time.process_time() < end: pass"

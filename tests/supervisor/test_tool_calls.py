@@ -71,28 +71,28 @@ def test_a_suspended_execution_uses_no_time_and_no_processor(
     driver: Driver, session: Session, host: Host
 ) -> None:
     host.run(session, "tools.echo(1)")
-    started = host.begin(session, "tools.ask('x')", timeout_s=0.8)
+    started = host.begin(session, "tools.ask('x')", timeout_s=2.0)
     started.until_event("blocked")
     started.suspend()
-    time.sleep(1.6)  # not for something to happen: this is the time that must not count
+    time.sleep(2.5)  # not for something to happen: this is the time that must not count
     assert started.running
     started.answer(1, "late")
     outcome = started.wait()
     assert value(outcome) == "'late'"
-    assert outcome.end.usage.wall_ms < 800
+    assert outcome.end.usage.wall_ms < 2000
     assert outcome.end.usage.cpu_ms < 200
 
 
 def test_what_is_left_of_the_deadline_counts_afterwards(session: Session, host: Host) -> None:
-    started = host.begin(session, "tools.ask('x')\nwhile True: pass", timeout_s=1.0, grace_s=0.0)
+    started = host.begin(session, "tools.ask('x')\nwhile True: pass", timeout_s=2.0, grace_s=0.0)
     started.until_event("blocked")
     started.suspend()
     started.suspend()  # twice is once
     started.answer(next(iter(started.pending)), 1)
     outcome = started.wait()
     assert outcome.status == "timeout"
-    assert "longer than 1 s" in outcome.end.reason
-    assert 900 < outcome.end.usage.wall_ms < 5000
+    assert "longer than 2 s" in outcome.end.reason
+    assert 1900 < outcome.end.usage.wall_ms < 15_000
 
 
 def test_without_results_it_ends(session: Session, host: Host) -> None:
@@ -108,7 +108,7 @@ def test_without_results_it_ends(session: Session, host: Host) -> None:
 
 def test_code_that_goes_on_cannot_be_suspended(session: Session, host: Host) -> None:
     """Only its own last word that it is blocked makes its clock stand still."""
-    started = host.begin(session, "call = tools.ask.aio('x')\nwhile True: pass", timeout_s=0.5, grace_s=0.0)
+    started = host.begin(session, "call = tools.ask.aio('x')\nwhile True: pass", timeout_s=2.0, grace_s=0.0)
     started.until_event("call", 2)
     started.suspend()
     assert started.wait().status == "timeout"
@@ -123,13 +123,13 @@ def test_code_that_says_it_is_blocked_and_works_has_a_deadline(session: Session,
     )
     host.run(session, "tools.echo(1)")  # the second execution, which knows its catalogue
     started = host.begin(
-        session, lie.replace("int(number)", "2").replace("returned", "0"), timeout_s=1.0, grace_s=0.0
+        session, lie.replace("int(number)", "2").replace("returned", "0"), timeout_s=2.0, grace_s=0.0
     )
     started.until_event("blocked")
     started.suspend(60)
     outcome = started.wait(30)
     assert outcome.status == "timeout", outcome.document()
-    assert "longer than 1 s" in outcome.end.reason
+    assert "longer than 2 s" in outcome.end.reason
 
 
 @pytest.mark.parametrize("how", ["kernel", "session", "interrupt"])
@@ -163,7 +163,7 @@ def test_the_end_of_a_suspended_execution(driver: Driver, host: Host, how: str) 
 
 def test_an_interrupt_that_the_code_takes_lets_time_go_on(session: Session, host: Host) -> None:
     code = "try:\n    tools.ask('x')\nexcept KeyboardInterrupt:\n    while True: pass"
-    started = host.begin(session, code, timeout_s=1.0, grace_s=0.0)
+    started = host.begin(session, code, timeout_s=2.0, grace_s=0.0)
     started.until_event("blocked")
     started.suspend()
     session.interrupt()

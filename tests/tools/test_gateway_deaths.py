@@ -43,7 +43,7 @@ TOOLS = """
         global now, most
         now += 1
         most = max(now, most)
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.1)
         now -= 1
         return most
 
@@ -67,12 +67,12 @@ class Listener:
 
     def __init__(self) -> None:
         self.socket = socket.create_server(("127.0.0.1", 0))
-        self.socket.settimeout(20)
+        self.socket.settimeout(60)
         self.port: int = self.socket.getsockname()[1]
 
     def accept(self) -> tuple[socket.socket, str]:
         connection, _ = self.socket.accept()
-        connection.settimeout(20)
+        connection.settimeout(60)
         return connection, connection.recv(100).decode()
 
     def nobody_came(self) -> bool:
@@ -188,7 +188,7 @@ def test_a_gateway_that_dies_before_it_calls(
     """Nobody can know that the call had not left: one that may not be repeated stays unknown."""
     with gateway_on(supervisor_of_deaths, place, crash_at="call-dispatched") as gateway:
         execution = begin(gateway, CODE.format(tool=tool, port=listener.port))
-        gateway.process.wait(20)
+        gateway.process.wait(60)
     with gateway_on(supervisor_of_deaths, place) as gateway:
         if tool == "again":
             connection, _ = listener.accept()
