@@ -82,13 +82,19 @@ class Continuing:
                 if kept is None:
                     told.append(message)
                 else:
+                    _drop_shown(told, kept.transcript)
                     told += kept.transcript
                 continue
             if kept is not None and message.role == "user":
                 given = [
                     part for part in message.parts if isinstance(part, ResultPart) and part.id in kept.to_code
                 ]
-                rest = [part for part in message.parts if part not in given]
+                known = {part.id for part in kept.results}
+                rest = [
+                    part
+                    for part in message.parts
+                    if part not in given and not (isinstance(part, ResultPart) and part.id in known)
+                ]
                 if kept.suspended and given and position == len(messages) - 1:
                     past.name, past.last = kept.ids[0], kept
                     past.resumed = [
@@ -103,8 +109,20 @@ class Continuing:
         return past
 
     async def _find(self, caller: Caller, message: Message) -> Kept | None:
-        for part in message.parts:
+        # The client's calls are the last ones: before them may be those of our tools, from wires that show these.
+        for part in reversed(message.parts):
             if isinstance(part, CallPart):
                 data = await self._memory.get(caller.owner, KIND, part.id)
-                return None if data is None else _decode(data)
+                if data is not None:
+                    return _decode(data)
         return None
+
+
+def _drop_shown(told: list[Message], transcript: list[Message]) -> None:
+    """Takes away the turns that a client was shown and sends back, as the transcript has them too."""
+    ids = {part.id for message in transcript for part in message.parts if isinstance(part, CallPart)}
+    while told:
+        of = [part.id for part in told[-1].parts if isinstance(part, CallPart | ResultPart)]
+        if not of or not ids.issuperset(of):
+            return
+        told.pop()

@@ -31,6 +31,7 @@ async def stream(
     head: bytes = b"",
     ping: bytes = COMMENT,
     headers: tuple[Header, ...] = (),
+    content_type: Header = CONTENT_TYPE,
 ) -> None:
     """Sends what `translate` makes of each event; stops the loop when the client hangs up.
 
@@ -39,6 +40,7 @@ async def stream(
         failed: the end of a stream that goes wrong after its beginning.
         head: sent before the first chunk.
         ping: sent when nothing else was for PING_S seconds.
+        content_type: of what `translate` makes, where that is no stream of events.
 
     Raises:
         ProblemError: it went wrong before anything was sent.
@@ -54,7 +56,7 @@ async def stream(
             if gone.done():
                 return
             await call.send(
-                {"type": "http.response.start", "status": 200, "headers": [CONTENT_TYPE, *headers]}
+                {"type": "http.response.start", "status": 200, "headers": [content_type, *headers]}
             )
             sent_s = time.monotonic()
             begin = head + b"".join(translate(event) for event in first)
