@@ -49,8 +49,8 @@ def body(*messages: Message, capabilities: Capabilities | None = None, **members
     return CODEC.body(request, "theirs", capabilities or Capabilities())
 
 
-def sent(*messages: Message, **capabilities: bool) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = body(*messages, capabilities=Capabilities(**capabilities))["messages"]
+def sent(*messages: Message, images: bool = True) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = body(*messages, capabilities=Capabilities(images=images))["messages"]
     return found
 
 
@@ -193,6 +193,11 @@ def test_what_a_server_cannot_do_is_not_sent() -> None:
     )
     assert "strict" not in json.dumps(found)
     assert found["parallel_tool_calls"] is False
+    older = Capabilities(max_tokens_name="max_tokens", stream_options=False)
+    found = body(
+        options=Options(max_tokens=5, extra={"stream_options": {}}), capabilities=older, dialect="chat"
+    )
+    assert found == {"model": "theirs", "messages": [], "stream": True, "max_tokens": 5}
     assert body(options=Options(schema=Schema()))["response_format"] == {"type": "json_object"}
     assert "tool_choice" not in body(options=Options(choice="auto", parallel_calls=True)), "without tools"
 
@@ -208,7 +213,7 @@ def test_further_members_pass_to_their_own_dialect_only() -> None:
     found = body(options=Options(extra=extra, max_tokens=5), dialect="chat")
     assert (found["logprobs"], found["model"], found["stream"]) == (True, "theirs", True)
     assert found["stream_options"] == {"include_obfuscation": False, "include_usage": True}
-    assert (found["max_tokens"], "max_completion_tokens" in found) == (5, False)
+    assert (found["max_completion_tokens"], "max_tokens" in found) == (5, False)
     assert "logprobs" not in body(options=Options(extra=extra), dialect="messages")
     raw = [{"type": "web_search"}]
     assert body(raw_tools=raw, dialect="chat")["tools"] == raw

@@ -45,6 +45,8 @@ def test_a_file_with_everything(tmp_path: Path) -> None:
         images = false
         parallel_calls = false
         strict = false
+        stream_options = false
+        max_tokens_name = "max_completion_tokens"
 
         [upstreams.openai]
         url = "https://api.openai.com/v1"
@@ -74,6 +76,8 @@ def test_a_file_with_everything(tmp_path: Path) -> None:
         images=False,
         parallel_calls=False,
         strict=False,
+        stream_options=False,
+        max_tokens_name="max_completion_tokens",
     )
     assert (openai.kind, openai.key_env, openai.models) == ("chat", "OPENAI_API_KEY", None)
     (model,) = config.models(settings, servers)
@@ -136,6 +140,17 @@ def test_short_forms_of_models() -> None:
     assert (again.models, again.upstreams) == (settings.models, settings.upstreams)
 
 
+def test_habits_of_hosts() -> None:
+    urls = {"a": "api.openai.com", "b": "x.openai.azure.com", "c": "api.mistral.ai", "d": "openrouter.ai"}
+    found = specs(**{name: {"url": f"https://{host}/v1"} for name, host in urls.items()})
+    assert [(one.max_tokens_name, one.stream_options) for one in found] == [
+        ("max_completion_tokens", True),
+        ("max_completion_tokens", True),
+        ("max_tokens", False),
+        ("max_tokens", True),
+    ]
+
+
 def test_a_vendors_key_goes_to_nobody_else() -> None:
     (spec,) = specs(mine={"url": "https://elsewhere.example/v1"})
     assert config.read_keys([spec], {"OPENAI_API_KEY": SECRET}) == {}
@@ -160,6 +175,7 @@ def test_a_vendors_key_goes_to_nobody_else() -> None:
         ({"url": "https://h", "token_timeout_s": True}, "number of seconds"),
         ({"url": "https://h", "retries": 99}, "from 0 to 10"),
         ({"url": "https://h", "images": "no"}, "true or false"),
+        ({"url": "https://h", "max_tokens_name": "tokens"}, "max_tokens or max_completion_tokens"),
         ({"url": "https://h", "key_env": 1}, "expected text"),
     ],
 )

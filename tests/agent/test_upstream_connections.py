@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import socket
+import ssl
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from onehop.agent.upstreams.config import UpstreamSpec
 from onehop.agent.upstreams.connection import BUFFER_BYTES
@@ -253,8 +261,75 @@ async def test_leaving_ends_all_connections() -> None:
         assert not transport.idle
 
 
+async def test_many_connections_that_end_while_idle_are_forgotten() -> None:
+    async with served(*[OK] * 20) as (transport, peer):
+        answers = await asyncio.gather(*(ask(transport) for _ in range(10)))
+        for one in answers:
+            await one.body(later())
+            one.close()
+        assert transport.idle == 10
+        for task in peer.tasks:
+            task.cancel()
+        async with asyncio.timeout(5):
+            while transport.idle:
+                await asyncio.sleep(0)
+
+
 async def test_a_name_with_a_line_break_stays_in_the_path() -> None:
     async with served() as (transport, peer):
         answer = await transport.send("GET", "/models/a b\r\nx-evil: 1", {}, None, 5)
         answer.close()
         assert peer.requests[0].startswith(b"GET /v1/models/a%20b%0D%0Ax-evil:%201 HTTP/1.1\r\n")
+
+
+def certificate(folder: Path) -> tuple[Path, Path]:
+    """A key and a certificate of its own for this machine's address."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "scripted")])
+    now = datetime.now(UTC)
+    address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(address, critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    (folder / "cert.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    secret = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    (folder / "key.pem").write_bytes(secret)
+    return folder / "cert.pem", folder / "key.pem"
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+async def test_certificates_are_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trusted: bool
+) -> None:
+    cert, key = certificate(tmp_path)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(cert, key)
+    if trusted:
+        monkeypatch.setenv("SSL_CERT_FILE", str(cert))
+    peer = Peer([])
+    async with await asyncio.start_server(peer.serve, "127.0.0.1", 0, ssl=context) as server:
+        port = server.sockets[0].getsockname()[1]
+        spec = UpstreamSpec(name="up", kind="chat", url=f"https://127.0.0.1:{port}")
+        async with Transport(spec) as transport:
+            if trusted:
+                answer = await ask(transport)
+                assert await answer.body(later()) == b"ok"
+                answer.close()
+            else:
+                with pytest.raises(UpstreamError, match="'up' cannot be trusted: self-signed certificate"):
+                    await ask(transport)
+                assert not peer.requests, "nothing was said to it"
+        for task in peer.tasks:
+            task.cancel()
+        await asyncio.gather(*peer.tasks, return_exceptions=True)

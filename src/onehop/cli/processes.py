@@ -38,7 +38,10 @@ STEADY_S = 30.0
 """Who has run this long is started again without delay."""
 FIRST_DELAY_S = 0.1
 MAX_DELAY_S = 10.0
-PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "PYTHONDONTWRITEBYTECODE", "ONEHOP_CRASH_AT")
+PASSED_ON = (
+    *("PATH", "LANG", "LC_ALL", "TZ", "PYTHONDONTWRITEBYTECODE", "ONEHOP_CRASH_AT"),
+    *("SSL_CERT_FILE", "SSL_CERT_DIR"),  # whom a model's server is trusted by
+)
 """All that a gateway keeps of the caller's environment, besides the settings."""
 
 Report = dict[str, Any]

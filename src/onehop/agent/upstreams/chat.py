@@ -30,7 +30,7 @@ from onehop.errors import ProblemError, UnsupportedParameterError
 
 PICTURE_NOTE = "(The picture is in the next message.)"
 NO_PICTURE_NOTE = "(A picture, which this model cannot see.)"
-OURS = ("model", "messages", "stream")
+OURS = ("model", "messages", "stream", "stream_options")
 """Members that `extra` cannot replace."""
 
 
@@ -56,8 +56,9 @@ class ChatCodec:
                 one for message in request.messages for one in _messages(message, capabilities, own)
             ],
             "stream": True,
-            "stream_options": {"include_usage": True},
         }
+        if capabilities.stream_options:
+            body["stream_options"] = {"include_usage": True}
         tools = [_function(one, capabilities, own) for one in request.tools]
         if request.raw_tools:
             if not own:
@@ -82,10 +83,11 @@ def _options(
 ) -> None:
     if own:
         body.update({name: value for name, value in options.extra.items() if name not in OURS})
-        if isinstance(options.extra.get("stream_options"), dict):
+        if capabilities.stream_options and isinstance(options.extra.get("stream_options"), dict):
             body["stream_options"] = {**options.extra["stream_options"], "include_usage": True}
-    if options.max_tokens is not None and "max_tokens" not in body:
-        body.setdefault("max_completion_tokens", options.max_tokens)
+    if options.max_tokens is not None:
+        body.pop("max_tokens", None)
+        body[capabilities.max_tokens_name] = options.max_tokens
     for name in ("temperature", "top_p", "top_k", "seed"):
         value = getattr(options, name)
         if value is not None:

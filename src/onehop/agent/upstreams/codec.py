@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -18,12 +18,16 @@ class Capabilities(msgspec.Struct, kw_only=True, frozen=True):
         parallel_calls: it may be allowed to call several functions in one turn.
         strict: its server knows `strict` on functions and schemas.
         hosted: its server's own interpreter is used instead of ours.
+        stream_options: its server (of Chat Completions) knows that member; without it some count no tokens.
+        max_tokens_name: what its server (of Chat Completions) calls the limit of an answer.
     """
 
     images: bool = True
     parallel_calls: bool = True
     strict: bool = True
     hosted: bool = False
+    stream_options: bool = True
+    max_tokens_name: Literal["max_completion_tokens", "max_tokens"] = "max_completion_tokens"
 
 
 class Reader(Protocol):

@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
 import msgspec
@@ -46,6 +46,11 @@ VENDORS: dict[str, tuple[Dialect, str]] = {
 """Hosts whose kind and variable of the key are known. A vendor's key goes to that vendor's host only, unless
 `key_env` says otherwise."""
 
+NO_STREAM_OPTIONS = ("api.mistral.ai",)
+"""It refuses members that it does not know, and counts tokens without being asked."""
+NEWER_LIMIT = ("api.openai.com", ".openai.azure.com")
+"""Hosts whose newer models refuse `max_tokens`; many others know only that."""
+
 
 class UpstreamSpec(msgspec.Struct, kw_only=True, frozen=True):
     """A server of models.
@@ -59,6 +64,7 @@ class UpstreamSpec(msgspec.Struct, kw_only=True, frozen=True):
         token_timeout_s: longest silence between two events of an answer.
         timeout_s: for a whole turn.
         retries: after a first try that failed, before the next upstream of the chain.
+        images, parallel_calls, strict, stream_options, max_tokens_name: see `Capabilities`.
     """
 
     name: str
@@ -76,6 +82,8 @@ class UpstreamSpec(msgspec.Struct, kw_only=True, frozen=True):
     images: bool = True
     parallel_calls: bool = True
     strict: bool = True
+    stream_options: bool = True
+    max_tokens_name: Literal["max_completion_tokens", "max_tokens"] = "max_tokens"
 
     def capabilities(self, model: ModelSpec | None = None) -> Capabilities:
         """What a model there can do: `model`'s own word goes before the server's."""
@@ -85,6 +93,8 @@ class UpstreamSpec(msgspec.Struct, kw_only=True, frozen=True):
             parallel_calls=self.parallel_calls,
             strict=self.strict,
             hosted=model is not None and model.hosted,
+            stream_options=self.stream_options,
+            max_tokens_name=self.max_tokens_name,
         )
 
 
@@ -175,6 +185,7 @@ def _loaded(settings: Settings, setting: str, most: int) -> list[tuple[str, dict
 _UPSTREAM_MEMBERS = {
     *("kind", "target", "folder", "url", "key_env", "key_file", "models", "headers", "connect_timeout_s"),
     *("token_timeout_s", "timeout_s", "retries", "images", "parallel_calls", "strict"),
+    *("stream_options", "max_tokens_name"),
 }
 _MODEL_MEMBERS = {
     *("target", "folder", "upstreams", "hosted", "images", "input_price", "output_price", "system"),
@@ -219,6 +230,8 @@ def _upstream(name: str, table: dict[str, Any], where: str) -> UpstreamSpec:
         images=_flag(table, "images", True, where),
         parallel_calls=_flag(table, "parallel_calls", True, where),
         strict=_flag(table, "strict", True, where),
+        stream_options=_flag(table, "stream_options", host not in NO_STREAM_OPTIONS, where),
+        max_tokens_name=_limit_name(table, host, where),
     )
 
 
@@ -330,6 +343,21 @@ def _flag(table: dict[str, Any], key: str, default: bool, where: str) -> bool:
     if not isinstance(value, bool):
         raise ConfigurationError(f"{where}.{key}: expected true or false, got {value!r}")
     return value
+
+
+def _limit_name(
+    table: dict[str, Any], host: str, where: str
+) -> Literal["max_completion_tokens", "max_tokens"]:
+    value = table.get(
+        "max_tokens_name", "max_completion_tokens" if host.endswith(NEWER_LIMIT) else "max_tokens"
+    )
+    if value == "max_tokens":
+        return "max_tokens"
+    if value == "max_completion_tokens":
+        return "max_completion_tokens"
+    raise ConfigurationError(
+        f"{where}.max_tokens_name: expected max_tokens or max_completion_tokens, got {value!r}"
+    )
 
 
 def _price(table: dict[str, Any], key: str, where: str) -> float | None:

@@ -1,8 +1,8 @@
 """One connection of HTTP/1.1 to an upstream, and the answer that comes over it. It knows nothing of models.
 
-Why not httpx2: a streamed answer costs 220 µs of CPU time for each chunk through its layers and 1.8 ms for the
-request, and a hundred conversations of 50 tokens a second would take a whole processor; here it is a twentieth of
-that. What is left out on purpose: redirects, cookies, proxies, compression, HTTP/2.
+Why not httpx2: 220 µs of CPU time for each chunk of a stream and 1.8 ms for a request were measured with it, so that
+a hundred conversations of 50 tokens a second took a whole processor. Here it is 75 µs, of which 13 are ours and the
+rest the kernel's, and 0.13 ms. Left out on purpose: redirects, cookies, proxies, compression, HTTP/2.
 """
 
 from __future__ import annotations

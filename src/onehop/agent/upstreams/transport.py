@@ -9,10 +9,11 @@ import asyncio
 import os
 import socket
 import ssl
-from collections import deque
 from collections.abc import Mapping
 from types import TracebackType
 from urllib.parse import quote, urlsplit
+
+import httpx2
 
 from onehop import __version__
 from onehop.agent.upstreams.config import UpstreamSpec
@@ -84,11 +85,14 @@ class Transport:
         own = {name.lower(): value for name, value in spec.headers.items()}
         self._common = lines | own
         self._context: ssl.SSLContext | None = None
-        self._idle: deque[Connection] = deque()
+        self._idle: dict[Connection, None] = {}  # in the order in which they became idle
         self._all: set[Connection] = set()
         self._closed = False
 
     async def __aenter__(self) -> Transport:
+        if self._tls:  # here, because reading the authorities holds up the loop for tens of milliseconds
+            self._context = httpx2.create_ssl_context()
+            self._context.set_alpn_protocols(["http/1.1"])
         return self
 
     async def __aexit__(
@@ -102,7 +106,7 @@ class Transport:
     @property
     def idle(self) -> int:
         """Connections that wait for a request."""
-        return sum(not one.closed for one in self._idle)
+        return len(self._idle)
 
     async def send(
         self, method: str, path: str, headers: dict[str, str], content: bytes | None, timeout_s: float
@@ -160,7 +164,7 @@ class Transport:
     def _take(self) -> Connection | None:
         """An idle connection: the one last used, since it is the likeliest to be still there."""
         while self._idle:
-            connection = self._idle.pop()
+            connection, _ = self._idle.popitem()
             if connection.closed:
                 continue
             if asyncio.get_running_loop().time() - connection.idle_since_s <= IDLE_S:
@@ -170,9 +174,6 @@ class Transport:
 
     async def _connect(self, timeout_s: float) -> Connection:
         name = self._spec.name
-        if self._tls and self._context is None:
-            self._context = ssl.create_default_context()
-            self._context.set_alpn_protocols(["http/1.1"])
         try:
             async with asyncio.timeout(min(timeout_s, self._spec.connect_timeout_s)):
                 _, connection = await asyncio.get_running_loop().create_connection(
@@ -197,8 +198,12 @@ class Transport:
     def _released(self, connection: Connection) -> None:
         if self._closed or len(self._idle) >= MAX_IDLE:
             connection.abort()
-        else:
-            self._idle.append(connection)
+            return
+        self._idle[connection] = None
+        oldest = next(iter(self._idle))
+        if connection.idle_since_s - oldest.idle_since_s > IDLE_S:
+            oldest.abort()
 
     def _lost(self, connection: Connection) -> None:
         self._all.discard(connection)
+        self._idle.pop(connection, None)
