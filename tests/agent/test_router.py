@@ -14,7 +14,7 @@ import pytest
 
 from onehop import config
 from onehop.agent.model import Delta, Message, ModelRequest, TextDelta, TextPart, TurnEnd
-from onehop.agent.upstreams import router
+from onehop.agent.upstreams import listing, router
 from onehop.agent.upstreams.router import Models
 from onehop.errors import (
     ContextOverflowError,
@@ -175,6 +175,42 @@ async def test_a_key_that_an_upstream_says_back_goes_no_further() -> None:
         async with models({"up": upstream(server)}) as found:
             with pytest.raises(UpstreamRefusedError, match=r"odd header Bearer \*\*\*"):
                 await turn(found)
+
+
+async def test_what_an_upstream_says_is_one_bounded_line() -> None:
+    """It goes into the log and to clients."""
+    with ModelServer([[Status(400, "a\nERROR forged\r\n" + "x" * 100_000)]]) as server:
+        async with models({"up": upstream(server)}) as found:
+            with pytest.raises(UpstreamRefusedError) as raised:
+                await turn(found)
+        assert raised.value.detail.startswith("a ERROR forged xxx")
+        assert len(raised.value.detail) <= 2000
+
+
+async def test_an_unknown_name_takes_no_time_with_a_long_list() -> None:
+    names = [f"vendor/model-{number}" for number in range(5000)]
+    with ModelServer(models=names) as one, ModelServer(models=[]) as two:
+        async with models({"one": upstream(one), "two": upstream(two)}) as found:
+            assert len(await found.names()) == 5000
+            began_s = time.process_time()
+            for _ in range(5):
+                with pytest.raises(ModelNotFoundError, match="did you mean"):
+                    await found.resolve("vendor/model_17")
+            assert time.process_time() - began_s < 2, "all names were compared"
+
+
+async def test_a_list_that_grew_old_holds_up_nobody_whose_model_is_in_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with ModelServer(models=["alpha"]) as one, ModelServer(models=["beta"]) as two:
+        async with models({"one": upstream(one), "two": upstream(two)}) as found:
+            monkeypatch.setattr(listing, "FRESH_S", 0.0)
+            await found.names()
+            assert (await found.resolve("beta")).targets[0].upstream == "two"
+            assert (one.lists, two.lists) == (1, 1)
+            with pytest.raises(ModelNotFoundError):
+                await found.resolve("gamma")
+            assert one.lists > 1
 
 
 async def test_what_has_begun_is_never_begun_again() -> None:

@@ -64,8 +64,13 @@ class ModelList:
         self._headers = headers
         self._lock = asyncio.Lock()
         self._found: list[Listed] = []
+        self._names: set[str] = set()
         self.error: ProblemError | None = None
         self._good_until_s = 0.0
+
+    def has(self, name: str) -> bool:
+        """It was in the list that came last, however old that is: nobody waits for another one then."""
+        return name in self._names
 
     async def get(self) -> list[Listed] | None:
         """The models; None when the upstream does not say."""
@@ -73,6 +78,7 @@ class ModelList:
             if time.monotonic() >= self._good_until_s:
                 try:
                     self._found, self.error = await self.ask(), None
+                    self._names = {one.name for one in self._found}
                     self._good_until_s = time.monotonic() + FRESH_S
                 except ProblemError as error:
                     self.error = error

@@ -32,6 +32,7 @@ PATIENCE_S = 30.0
 """Longest Retry-After that is waited for; a longer one is the client's to wait."""
 IMPATIENCE_S = 2.0
 """The same, while there is another upstream to fall back on."""
+MAX_COMPARED = 200
 
 log = logging.getLogger("onehop.models")
 
@@ -225,6 +226,9 @@ class Models:
         asked = [one for one in self.upstreams.values() if one.spec.models is None]
         if len(asked) == 1:
             return asked[0].spec.name  # it answers itself for a name that it does not know
+        for one in asked:
+            if one.list.has(name):
+                return one.spec.name
         silent: str | None = None
         for upstream, listed in zip(
             asked, await asyncio.gather(*(one.list.get() for one in asked)), strict=True
@@ -244,7 +248,9 @@ class Models:
                 model=shown,
             )
         known = [one.name for one in await self.names()]
-        near = get_close_matches(name[:256], known, n=3, cutoff=0.5)
+        # Bounded, since a client may ask for anything, and comparing takes 30 µs for each.
+        alike = [one for one in known if abs(len(one) - len(name)) <= 8 and len(one) <= 128][:MAX_COMPARED]
+        near = get_close_matches(name, alike, n=3, cutoff=0.5)
         advice = f"; did you mean {' or '.join(map(repr, near))}?" if near else "; GET /v1/models lists all"
         return ModelNotFoundError(f"there is no model {shown!r}{advice}", model=shown)
 

@@ -12,6 +12,8 @@ from onehop.agent.upstreams.transport import Transport
 from onehop.config import MASK
 from onehop.errors import ConfigurationError, ProblemError
 
+MAX_DETAIL = 2000
+
 
 class Upstream:
     """Entered by `Models`, which owns it.
@@ -37,10 +39,12 @@ class Upstream:
         return bool(self._key)
 
     def clean(self, error: ProblemError) -> ProblemError:
-        """`error` without the key, should the upstream have said it back."""
-        if self._key and self._key in error.detail:
-            error.detail = error.detail.replace(self._key, MASK)
-            error.args = (error.detail,)
+        """`error` as one line of bounded length, without the key, should the upstream have said it back."""
+        detail = " ".join(error.detail.split())[:MAX_DETAIL]
+        if self._key:
+            detail = detail.replace(self._key, MASK)
+        error.detail = detail
+        error.args = (detail,)
         return error
 
 
