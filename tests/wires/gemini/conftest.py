@@ -65,7 +65,12 @@ def wire(environment: Environment, tmp_path_factory: pytest.TempPathFactory) -> 
             supervisor.path,
             tmp_path_factory.mktemp("gemini"),
             upstreams=json.dumps(given),
-            models=json.dumps({"named": {"upstreams": ["google:g-code"]}}),
+            models=json.dumps(
+                {
+                    "named": {"upstreams": ["google:g-code"]},
+                    "hosted": {"upstreams": ["google:g-hosted"], "hosted": True},
+                }
+            ),
         )
         yield Wire(gateway, server, script)
         assert gateway.stop() == 0, gateway.log.read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from google.genai._api_client import HttpResponse
 
 from onehop.wires.gemini.answers import Chunks
-from tests.models.script import Call, Gate, HangUp, Pause, Reasoning, Text
+from tests.models.script import Call, Gate, HangUp, Pause, Raw, Reasoning, Text
 from tests.wires.gemini.conftest import Wire, model_of
 from tests.wires.gemini.flows import client_of, python
 
@@ -281,6 +282,22 @@ def test_code_calls_a_function_of_the_client(wire: Wire, http: httpx2.Client) ->
     contents += [second["candidates"][0]["content"], {"parts": [{"text": "sure?"}]}]
     post(http, "g-callable", {"contents": contents, **extra})
     assert wire.asked("g-callable")[2].body["contents"][:3] == told.body["contents"]
+
+
+def test_an_upstreams_own_interpreter_by_choice(wire: Wire, http: httpx2.Client) -> None:
+    own: list[dict[str, Any]] = [
+        {"executableCode": {"language": "PYTHON", "code": "1+1"}},
+        {"codeExecutionResult": {"outcome": "OUTCOME_OK", "output": "2\n"}},
+    ]
+    event = {"candidates": [{"content": {"parts": own, "role": "model"}, "index": 0}]}
+    wire.script.scripts["hosted"] = [[Raw(b"data: " + json.dumps(event).encode() + b"\n\n"), Text("Two.")]]
+    answer = post(http, "hosted", HELLO | CODE)
+    assert [one for one in parts(answer) if "text" not in one] == own
+    assert wire.asked("g-hosted")[0].body["tools"] == [{"codeExecution": {}}]
+    contents = [*HELLO["contents"], answer["candidates"][0]["content"], {"parts": [{"text": "sure?"}]}]
+    post(http, "hosted", {"contents": contents} | CODE)
+    assert [one for one in wire.asked("g-hosted")[1].body["contents"][1]["parts"] if "text" not in one] == own
+    assert answer["usageMetadata"]["onehop"]["executions"] == 0
 
 
 def test_thoughts_are_shown_to_those_who_ask(wire: Wire, http: httpx2.Client) -> None:

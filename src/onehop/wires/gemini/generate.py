@@ -70,7 +70,8 @@ class Generate:
         if method == "countTokens":
             await self._count(call, model, document)
             return
-        request = requests.read(document, name)
+        hosted = model.capabilities.hosted and model.dialect == "gemini"
+        request = requests.read(document, name, hosted=hosted)
         request.for_dialect(model.dialect)
         run = self._agent.loop.run(self._loop_request(call, request))
         answer = Answer(name, thoughts=request.thoughts)

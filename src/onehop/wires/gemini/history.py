@@ -28,12 +28,16 @@ PYTHON = "python"
 NEVER_ENDED = "[it was stopped before it gave a result]"
 
 
-def messages(contents: Any) -> list[Message]:
-    """Raises InvalidRequestError naming the part."""
+def messages(contents: Any, *, hosted: bool = False) -> list[Message]:
+    """Raises InvalidRequestError naming the part.
+
+    Args:
+        hosted: the code was, and will be, run by the upstream's own interpreter: it gets its parts back as they are.
+    """
     given = listed(contents, "contents")
     if not given:
         raise InvalidRequestError("contents: at least one is needed", field="contents")
-    history = _History()
+    history = _History(hosted=hosted)
     for number, content in enumerate(given):
         where = f"contents[{number}]"
         content = struct(content, where)
@@ -68,7 +72,8 @@ def system(instruction: Any) -> list[Message]:
 class _History:
     """Messages that grow part by part."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, hosted: bool) -> None:
+        self._hosted = hosted
         self._messages: list[Message] = []
         self._pending: list[CallPart] = []
         """Calls of functions that have no answer yet."""
@@ -133,7 +138,9 @@ class _History:
 
     def _of_model(self, document: dict[str, Any], where: str) -> None:
         signature = {SIGNATURE: document[SIGNATURE]} if document.get(SIGNATURE) else {}
-        if "executableCode" in document:
+        if self._hosted and document.keys() & {"executableCode", "codeExecutionResult"}:
+            self._put("assistant", RawPart(dialect="gemini", raw=document))
+        elif "executableCode" in document:
             self._code(struct(document["executableCode"], f"{where}.executableCode"), signature)
         elif "codeExecutionResult" in document:
             self._code_result(

@@ -58,7 +58,7 @@ class GenerateRequest(msgspec.Struct, kw_only=True):
             )
 
 
-def read(document: Any, model: str) -> GenerateRequest:
+def read(document: Any, model: str, *, hosted: bool = False) -> GenerateRequest:
     """A decoded body. Raises InvalidRequestError (of which UnsupportedParameterError is one) naming the member."""
     body = camels(struct(document, "body"))
     if unknown := sorted(body.keys() - MEMBERS):
@@ -84,7 +84,10 @@ def read(document: Any, model: str) -> GenerateRequest:
     functions, kinds = _choice(body.get("toolConfig"), functions, kinds, options)
     request = ModelRequest(
         model=model,
-        messages=[*history.system(body.get("systemInstruction")), *history.messages(body.get("contents"))],
+        messages=[
+            *history.system(body.get("systemInstruction")),
+            *history.messages(body.get("contents"), hosted=hosted),
+        ],
         tools=functions,
         raw_tools=raw_tools,
         options=options,
