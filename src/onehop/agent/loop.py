@@ -202,6 +202,10 @@ class _Request:
                         if call.kind is None:
                             yield ForeignStarted(call.id, delta.name)
                         else:
+                            # Before the code is written: it is there in a millisecond, and wires name it.
+                            opened = await self._worker.open()
+                            if opened is not None:
+                                yield opened
                             yield CodeStarted(call.uid, call.kind)
                     elif isinstance(delta, CallDelta):
                         call = calls[delta.index]

@@ -206,13 +206,24 @@ class Worker:
         finally:
             self._guards.report.sandbox_s += time.monotonic() - began_s
 
-    async def _open(self) -> str:
+    async def open(self) -> ContainerOpened | None:
+        """Opens the container, if that has not been done; then it is told once.
+
+        Raises ProblemError when it cannot be had.
+        """
         async with self._opening:
-            if self.container is None:
-                self.container, self._note = await self._containers.open(
-                    self._request.container, self._request.caller
-                )
-                self._queue.put_nowait(ContainerOpened(self.container))
+            if self.container is not None:
+                return None
+            self.container, self._note = await self._containers.open(
+                self._request.container, self._request.caller
+            )
+            return ContainerOpened(self.container)
+
+    async def _open(self) -> str:
+        opened = await self.open()
+        if opened is not None:
+            self._queue.put_nowait(opened)
+        assert self.container is not None
         return self.container.session
 
     async def _start(self, work: Work, session: str) -> Run:

@@ -104,7 +104,7 @@ def test_who_asks_sees_the_work(sdk: openai.OpenAI, models: Models) -> None:
     show = {"onehop": {"show": True}}
     work = ask(sdk, extra_body=show).choices[0].message.onehop
     assert [one["type"] for one in work if one["type"] != "code.delta"] == [
-        "code", "code.done", "container", "output", "done",
+        "container", "code", "code.done", "output", "done",
     ]  # fmt: skip
     done = work[-1]
     assert (done["status"], done["files"], done["error"]["name"]) == ("error", ["a.txt"], "ZeroDivisionError")
@@ -114,7 +114,7 @@ def test_who_asks_sees_the_work(sdk: openai.OpenAI, models: Models) -> None:
     ]
     assert "".join(one["text"] for one in told if one["type"] == "code.delta") == code
     assert [one["type"] for one in told if one["type"] != "code.delta"] == [
-        "code", "code.done", "container", "output", "done",
+        "container", "code", "code.done", "output", "done",
     ]  # fmt: skip
 
 

@@ -6,7 +6,6 @@ meaning of an answer that we make are refused by name.
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import msgspec
@@ -27,8 +26,9 @@ from onehop.agent.model import (
 )
 from onehop.errors import InvalidRequestError, UnsupportedParameterError
 from onehop.wires.extras import Extras
+from onehop.wires.openai import members
+from onehop.wires.openai.members import DATA_URL
 
-DATA_URL = re.compile(r"data:([\w.+/-]+);base64,", re.ASCII)
 REFUSED = {
     "functions": "use `tools`",
     "function_call": "use `tool_choice`",
@@ -61,12 +61,12 @@ def read(document: Any) -> ChatRequest:
         raise UnsupportedParameterError("n: one answer is given for a request", field="n")
     if body.pop("modalities", ["text"]) != ["text"]:
         raise UnsupportedParameterError("modalities: only text is answered", field="modalities")
-    model = _text(body, "model")
-    extras = _extras(body.pop("onehop", None))
-    stream = _flag(body, "stream")
+    model = members.text(body, "model")
+    extras = members.extras(body.pop("onehop", None))
+    stream = members.flag(body, "stream")
     stream_options = body.pop("stream_options", {})
     if not isinstance(stream_options, dict):
-        raise _wrong("stream_options", "an object")
+        raise members.wrong("stream_options", "an object")
     given = body.pop("messages", None)
     if not isinstance(given, list) or not given:
         raise InvalidRequestError("messages: a list of at least one message is needed", field="messages")
@@ -90,10 +90,12 @@ def read(document: Any) -> ChatRequest:
 
 def _message(one: Any, where: str, messages: list[Message]) -> None:
     if not isinstance(one, dict):
-        raise _wrong(where, "an object")
+        raise members.wrong(where, "an object")
     role = one.get("role")
     extra = {"name": one["name"]} if isinstance(one.get("name"), str) else {}
     if role in ("system", "developer"):
+        if role == "developer":
+            extra["role"] = role
         messages.append(Message("system", _content(one, where), extra))
     elif role == "user":
         messages.append(Message("user", _content(one, where), extra))
@@ -131,18 +133,18 @@ def _content(one: dict[str, Any], where: str) -> list[Part]:
 
 def _part(part: Any, where: str) -> Part:
     if not isinstance(part, dict):
-        raise _wrong(where, "an object")
+        raise members.wrong(where, "an object")
     kind = part.get("type")
     if kind in ("text", "refusal"):
         text = part.get(kind)
         if not isinstance(text, str):
-            raise _wrong(f"{where}.{kind}", "a text")
+            raise members.wrong(f"{where}.{kind}", "a text")
         return TextPart(text, {name: value for name, value in part.items() if name not in ("type", kind)})
     if kind == "image_url":
         image = part.get("image_url")
         url = image.get("url") if isinstance(image, dict) else None
         if not isinstance(image, dict) or not isinstance(url, str):
-            raise _wrong(f"{where}.image_url.url", "a text")
+            raise members.wrong(f"{where}.image_url.url", "a text")
         extra = {name: value for name, value in image.items() if name != "url"}
         found = DATA_URL.match(url)
         if found is None:
@@ -164,7 +166,7 @@ def _assistant(one: dict[str, Any], where: str) -> list[Part]:
         parts.append(TextPart(one["refusal"]))
     calls = one.get("tool_calls") or []
     if not isinstance(calls, list):
-        raise _wrong(f"{where}.tool_calls", "a list")
+        raise members.wrong(f"{where}.tool_calls", "a list")
     for number, call in enumerate(calls):
         function = call.get("function") if isinstance(call, dict) else None
         if not isinstance(call, dict) or not isinstance(function, dict):
@@ -187,7 +189,7 @@ def _assistant(one: dict[str, Any], where: str) -> list[Part]:
 
 def _tools(tools: Any) -> list[Function]:
     if not isinstance(tools, list):
-        raise _wrong("tools", "a list")
+        raise members.wrong("tools", "a list")
     found: list[Function] = []
     for number, tool in enumerate(tools):
         where = f"tools[{number}]"
@@ -215,22 +217,22 @@ def _options(body: dict[str, Any]) -> Options:
     stop = body.pop("stop", [])
     stops: Any = [stop] if isinstance(stop, str) else stop
     if not isinstance(stops, list) or not all(isinstance(one, str) for one in stops):
-        raise _wrong("stop", "a text or a list of texts")
+        raise members.wrong("stop", "a text or a list of texts")
     options = Options(
-        max_tokens=_number(most if most is not None else limit, "max_completion_tokens", whole=True),
-        temperature=_number(body.pop("temperature", None), "temperature"),
-        top_p=_number(body.pop("top_p", None), "top_p"),
+        max_tokens=members.number(most if most is not None else limit, "max_completion_tokens", whole=True),
+        temperature=members.number(body.pop("temperature", None), "temperature"),
+        top_p=members.number(body.pop("top_p", None), "top_p"),
         stop=stops,
-        seed=_number(body.pop("seed", None), "seed", whole=True),
+        seed=members.number(body.pop("seed", None), "seed", whole=True),
         reasoning=body.pop("reasoning_effort", None),
         choice=_choice(body.pop("tool_choice", None)),
         parallel_calls=body.pop("parallel_tool_calls", None),
         schema=_schema(body.pop("response_format", None)),
     )
     if options.reasoning is not None and not isinstance(options.reasoning, str):
-        raise _wrong("reasoning_effort", "a text")
+        raise members.wrong("reasoning_effort", "a text")
     if options.parallel_calls is not None and not isinstance(options.parallel_calls, bool):
-        raise _wrong("parallel_tool_calls", "true or false")
+        raise members.wrong("parallel_tool_calls", "true or false")
     options.extra = body
     return options
 
@@ -266,41 +268,3 @@ def _schema(given: Any) -> Schema | None:
     raise InvalidRequestError(
         "response_format: expected text, json_object, or json_schema with its schema", field="response_format"
     )
-
-
-# --- members ------------------------------------------------------------------------------------------
-
-
-def _extras(given: Any) -> Extras | None:
-    if given is None:
-        return None
-    try:
-        return msgspec.convert(given, Extras)
-    except msgspec.ValidationError as error:
-        raise InvalidRequestError(f"onehop: {error}", field="onehop") from None
-
-
-def _text(body: dict[str, Any], name: str) -> str:
-    value = body.pop(name, None)
-    if not isinstance(value, str) or not value:
-        raise InvalidRequestError(f"{name}: a text is needed", field=name)
-    return value
-
-
-def _flag(body: dict[str, Any], name: str) -> bool:
-    value = body.pop(name, False)
-    if not isinstance(value, bool):
-        raise _wrong(name, "true or false")
-    return value
-
-
-def _number(value: Any, name: str, *, whole: bool = False) -> Any:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
-        raise _wrong(name, "a whole number" if whole else "a number")
-    return value
-
-
-def _wrong(where: str, wanted: str) -> InvalidRequestError:
-    return InvalidRequestError(f"{where}: expected {wanted}", field=where)

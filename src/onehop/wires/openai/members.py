@@ -1,0 +1,48 @@
+"""Members of OpenAI's requests, checked one by one; each problem names its member."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+from onehop.errors import InvalidRequestError
+from onehop.wires.extras import Extras
+
+DATA_URL = re.compile(r"data:([\w.+/-]+);base64,", re.ASCII)
+
+
+def extras(given: Any) -> Extras | None:
+    if given is None:
+        return None
+    try:
+        return msgspec.convert(given, Extras)
+    except msgspec.ValidationError as error:
+        raise InvalidRequestError(f"onehop: {error}", field="onehop") from None
+
+
+def text(body: dict[str, Any], name: str) -> str:
+    value = body.pop(name, None)
+    if not isinstance(value, str) or not value:
+        raise InvalidRequestError(f"{name}: a text is needed", field=name)
+    return value
+
+
+def flag(body: dict[str, Any], name: str) -> bool:
+    value = body.pop(name, False)
+    if not isinstance(value, bool):
+        raise wrong(name, "true or false")
+    return value
+
+
+def number(value: Any, name: str, *, whole: bool = False) -> Any:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
+        raise wrong(name, "a whole number" if whole else "a number")
+    return value
+
+
+def wrong(where: str, wanted: str) -> InvalidRequestError:
+    return InvalidRequestError(f"{where}: expected {wanted}", field=where)
