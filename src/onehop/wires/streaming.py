@@ -117,7 +117,7 @@ async def _next(source: LoopEvents) -> LoopEvent:
     return await anext(source)
 
 
-async def collect(call: Call, events: LoopEvents, take: Callable[[LoopEvent], None]) -> bool:
+async def collect(call: Call, events: LoopEvents, take: Callable[[LoopEvent], object]) -> bool:
     """Every event to `take`, for an answer in one piece; False when the client hung up before the end."""
 
     async def work() -> None:

@@ -7,6 +7,7 @@ from onehop.api.mounts import Mount
 from onehop.api.resources import Operation
 from onehop.wires.openai import errors, models
 from onehop.wires.openai.chat import Chat
+from onehop.wires.openai.responses import Responses
 
 PREFIX = "/v1"
 
@@ -15,6 +16,7 @@ def mount(agent: Agent) -> Mount:
     """All routes. `agent` need not have been entered yet."""
     operations: list[Operation] = [
         *Chat(agent).operations(),
+        *Responses(agent).operations(),
         *models.operations(PREFIX, agent.models),
     ]
     return Mount(PREFIX, operations, errors.refuse)
