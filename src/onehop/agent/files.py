@@ -1,4 +1,6 @@
-"""Temporary."""
+"""Ids of files in containers: they say where the file is, and need no table. They are no permission."""
+
+from __future__ import annotations
 
 import base64
 
