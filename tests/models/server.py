@@ -151,6 +151,8 @@ class ModelServer:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, ended: asyncio.Event
     ) -> None:
         self.connections += 1
+        # asyncio does so itself only where the listener's protocol number is set, which it is not.
+        writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             while (request := await self._request(reader)) is not None:
                 if not await self._answer(request, writer, ended):
