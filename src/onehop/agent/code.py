@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 
-MAX_BEFORE = 65_536
+MAX_BEFORE = 8192
 """Characters before the code's member; beyond this nothing is shown early."""
 _PLAIN = re.compile(r'[^"\\]*')
 _SPACE = re.compile(r"[ \t\r\n]*")
@@ -52,7 +52,7 @@ class CodeText:
             at = _skip(buffer, at)
             try:
                 name, at = _decoder.raw_decode(buffer, at)
-            except ValueError:
+            except (ValueError, RecursionError):
                 return False  # not all of it is here yet
             at = _skip(buffer, at)
             if buffer[at : at + 1] != ":":
@@ -66,7 +66,7 @@ class CodeText:
                 return False
             try:
                 _, at = _decoder.raw_decode(buffer, at)
-            except ValueError:
+            except (ValueError, RecursionError):
                 return False
             at = _skip(buffer, at)
             if buffer[at : at + 1] != ",":

@@ -58,7 +58,10 @@ class Guards:
         self._max_cost = _least(limits.cost, settings.loop_cost or math.inf)
         self._errors: Counter[bytes] = Counter()
         self._results: Counter[bytes] = Counter()
+        self._counted: dict[bytes, int] = {}
+        """In which turn last: what is called side by side is no repetition."""
         self._stuck: Ending | None = None
+        self._expired = False
 
     @property
     def left_s(self) -> float:
@@ -86,9 +89,13 @@ class Guards:
 
     def late(self) -> Ending | None:
         """Whether the time is over."""
-        if self.left_s <= 0:
+        if self._expired or self.left_s <= 0:
             return Ending("max_time", f"the request took {self._wall_s:g} s, the most allowed")
         return None
+
+    def expire(self) -> None:
+        """A timer says that it is: clocks need not agree on the last millisecond."""
+        self._expired = True
 
     def _over(self) -> Ending | None:
         used = self.tokens.input + self.tokens.output
@@ -109,25 +116,35 @@ class Guards:
         self.tool_calls += 1
         return None
 
-    def note(self, code: str, answer: Answer | None, told: str) -> str:
+    def note(self, code: str, place: str, answer: Answer | None, told: str) -> str:
         """What to tell the model when a call's outcome shows that it goes in circles, mostly nothing.
 
         Args:
+            place: where it ran; other interpreters have other variables.
             told: the result's text.
         """
         if answer is None or answer.error is not None or answer.status != "ok":
             key = sha256(_error(answer, told).encode("utf-8", "replace")).digest()
+            if self._again_in_turn(key):
+                return ""
             self._errors[key] += 1
             count = self._errors[key]
             if count > SAME_ERRORS:
                 self._stuck = Ending("repeated_error", f"the same error came {count} times")
             return NOTE_ERROR.format(count=count) if count >= SAME_ERRORS else ""
-        key = sha256(f"{code}\0{told}".encode("utf-8", "replace")).digest()
+        key = sha256(f"{place}\0{code}\0{told}".encode("utf-8", "replace")).digest()
+        if self._again_in_turn(key):
+            return ""
         self._results[key] += 1
         count = self._results[key]
         if count > SAME_RESULTS:
             self._stuck = Ending("repeated_result", f"the same code gave the same result {count} times")
         return NOTE_RESULT if count >= SAME_RESULTS else ""
+
+    def _again_in_turn(self, key: bytes) -> bool:
+        before = self._counted.get(key)
+        self._counted[key] = self.turns
+        return before == self.turns
 
     def finished(self) -> Report:
         """The report, at the end."""

@@ -6,7 +6,9 @@ running for nobody, except code that waits for its client.
 
 from __future__ import annotations
 
+import asyncio
 import json
+import re
 import secrets
 import time
 from collections.abc import AsyncGenerator
@@ -18,9 +20,10 @@ import msgspec
 from onehop.agent import prompts
 from onehop.agent.code import CodeText
 from onehop.agent.containers import Containers
-from onehop.agent.continuing import Continuing, Kept
+from onehop.agent.continuing import Continuing, Kept, Past, hides
 from onehop.agent.editor import Editor
 from onehop.agent.events import (
+    CodeCalls,
     CodeDelta,
     CodeStarted,
     CodeWritten,
@@ -49,12 +52,13 @@ from onehop.agent.model import (
 )
 from onehop.agent.upstreams.router import Model, Models
 from onehop.agent.work import Outcome, Work, Worker
-from onehop.errors import UpstreamError
+from onehop.errors import ConflictError, UpstreamError
 from onehop.sessions import Engine
 from onehop.tools.registry import Registry
 
 MEMBERS: dict[Kind, str] = {"python": "code", "bash": "command", "editor": ""}
 """Of the arguments: the text that is shown while it is written."""
+CONTEXT = re.compile("[A-Za-z0-9_-]{1,64}")
 MAX_CALLS = 64
 """Of our tools in one turn."""
 
@@ -126,31 +130,61 @@ class _Request:
         self._foreign: list[CallPart] = []
 
     async def run(self) -> AsyncGenerator[LoopEvent, None]:
-        request, guards = self._request, self._guards
-        past = await self._loop._continuing.past(request.caller, request.request.messages)
+        caller = self._request.caller
+        past = await self._loop._continuing.past(caller, self._request.request.messages)
         self._before = past.messages
+        choice = self._request.container
+        if past.container is not None and not choice.session and not choice.conversation:
+            # The client has never named it, so it cannot be asked whether a new one will do: the model is told.
+            choice = msgspec.structs.replace(choice, session=past.container.session, restart=True)
         self._worker = Worker(
             self._loop._engine,
             self._loop._containers,
             self._loop._editor,
-            request,
-            guards,
+            msgspec.structs.replace(self._request, container=choice),
+            self._guards,
             self._offer.choices,
             images=self._model.capabilities.images,
-            container=past.last.container if past.last is not None else None,
+            container=past.container if past.last is not None else None,
         )
-        if past.last is not None:
-            async with aclosing(self._worker.run([], past.resumed, self._outcomes)) as events:
+        for one in past.abandoned:
+            await self._worker.stop(one)
+        try:
+            async with aclosing(self._go_on(past) if past.last or past.again else self._go()) as events:
                 async for event in events:
                     yield event
-            results, waiting = self._results([one.uid for one, _ in past.resumed])
-            kept = past.last
-            kept.results, kept.suspended = kept.results + results, []
-            if waiting:
-                yield await self._suspend(waiting, [], before=kept)
-                return
-            await self._loop._continuing.keep(request.caller, kept)
-            self._take_results([*kept.results])
+        except BaseException:
+            await asyncio.shield(self._worker.abandon())
+            raise
+
+    async def _go_on(self, past: Past) -> AsyncGenerator[LoopEvent, None]:
+        """Code that waited for its client has what it waited for."""
+        if past.again is not None:
+            if not past.again.suspended:
+                raise ConflictError("these results came before, and the conversation has gone on with them")
+            for one in past.again.suspended:
+                yield CodeCalls(one.uid, one.calls)
+            yield self._end("suspended")
+            return
+        kept = past.last
+        assert kept is not None
+        async with aclosing(self._worker.run([], past.resumed, self._outcomes)) as events:
+            async for event in events:
+                yield event
+        results, waiting = self._results([one.uid for one, _ in past.resumed])
+        results = [*kept.results, *results]
+        if waiting:
+            yield await self._suspend(waiting, results, before=kept)
+            return
+        kept.results, kept.suspended = results, []
+        await self._loop._continuing.keep(self._request.caller, kept)
+        past.settle(results)
+        async with aclosing(self._go()) as events:
+            async for event in events:
+                yield event
+
+    async def _go(self) -> AsyncGenerator[LoopEvent, None]:
+        guards = self._guards
         while True:
             ending = guards.before_turn()
             if ending is not None:
@@ -196,7 +230,16 @@ class _Request:
         began_s = time.monotonic()
         try:
             async with aclosing(self._loop._models.turn(self._model, self._model_request())) as deltas:
-                async for delta in deltas:
+                until_s = asyncio.get_running_loop().time() + guards.left_s
+                while True:
+                    try:
+                        async with asyncio.timeout_at(until_s):
+                            delta = await anext(deltas)
+                    except StopAsyncIteration:
+                        break
+                    except TimeoutError:
+                        guards.expire()
+                        return
                     if isinstance(delta, CallStart):
                         call = calls[delta.index] = self._call(delta)
                         if call.kind is None:
@@ -306,19 +349,24 @@ class _Request:
         """Ends this request; keeps what the next one needs before the client is told."""
         suspended = [one.suspended for one in waiting if one.suspended is not None]
         to_code = [name for one in suspended for name in one.ids]
+        said = [one for one in self._said if one.parts]
+        if before is None and not hides(said, results, suspended):
+            return self._end("foreign_calls")  # the client has seen everything, and sends it back
+        keep = self._loop._continuing.keep
         kept = Kept(
             ids=[*(part.id for part in self._foreign), *to_code],
-            transcript=[one for one in self._said if one.parts],
+            transcript=said,
             results=results,
             to_code=to_code,
             suspended=suspended,
             container=self._worker.container,
         )
+        await keep(self._request.caller, kept)
         if before is not None:
             # The answer before this one is settled: its results went to the code, which waits again.
-            kept.results, before.results = before.results, []
-            await self._loop._continuing.keep(self._request.caller, before)
-        await self._loop._continuing.keep(self._request.caller, kept)
+            before.results, before.suspended, before.next = [], [], kept.ids[0]
+            await keep(self._request.caller, before)
+        self._worker.handed_over()
         return self._end("suspended" if suspended else "foreign_calls")
 
     def _end(self, reason: EndReason, detail: str = "") -> LoopEnd:
@@ -359,8 +407,11 @@ def _work(call: _Call, kind: Kind, part: CallPart) -> Work:
         not problem and member and not (isinstance(arguments.get(member), str) and arguments[member].strip())
     ):
         problem = f"The arguments need {member!r}, a text; call {part.name} again."
-    elif not problem and not isinstance(arguments.get("context") or "", str):
-        problem = f"context has to be a text; call {part.name} again."
+    elif not problem and not CONTEXT.fullmatch(str(arguments.get("context") or "main")):
+        problem = f"context has to be 1 to 64 letters, digits, - and _; call {part.name} again."
+    if "\\ud" in part.arguments.lower() and not problem and _halves(arguments):
+        problem = f"The text holds half a character (a surrogate); call {part.name} again."
+        arguments = None
     given = arguments if isinstance(arguments, dict) else {}
     code = given.get(member) if member else None
     return Work(
@@ -372,3 +423,12 @@ def _work(call: _Call, kind: Kind, part: CallPart) -> Work:
         arguments=given,
         problem=problem,
     )
+
+
+def _halves(arguments: Any) -> bool:
+    """JSON may name half a character, which no text can hold that is to leave this process."""
+    try:
+        json.dumps(arguments, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    return False

@@ -73,6 +73,26 @@ class Memory:
             self._remember(row)
         return row.data if row.expires_at > now else None
 
+    async def several(self, owner: str, kind: str, names: list[str]) -> dict[str, bytes]:
+        """Those of these names that the owner has, in one read. Raises UnavailableError."""
+        now = time.time()
+        found: dict[str, bytes] = {}
+        unknown: list[str] = []
+        for name in names:
+            row = self._cached.get((owner, kind, name))
+            if row is None:
+                unknown.append(name)
+            elif row.expires_at > now:
+                found[name] = row.data
+        if unknown:
+            rows = await self._store.read(
+                lambda connection: memory.several(connection, owner, kind, unknown, now)
+            )
+            for row in rows:
+                self._remember(row)
+                found[row.id] = row.data
+        return found
+
     async def delete(self, owner: str, kind: str, name: str) -> bool:
         """False when there was none. Raises QuotaExceededError, UnavailableError."""
         self._forget(owner, kind, name)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import suppress
-from hashlib import sha256
 from typing import Any
 
 import msgspec
@@ -36,6 +36,7 @@ from onehop.agent.model import CallPart, ImagePart, ResultPart, TextPart
 from onehop.errors import (
     CallNotPendingError,
     ConflictError,
+    ExecutionNotFoundError,
     InvalidRequestError,
     OnehopError,
     ProblemError,
@@ -51,7 +52,9 @@ from onehop.sessions.run import Run
 BUSY_S = 60.0
 """How long a call waits for its turn in a container that another request uses."""
 MAIN = "main"
+GONE = "The code is gone, and with it what it would have printed: too much time has passed."
 PAUSE_S = 3600.0
+SUSPENDED_PAUSE_S = 0.25
 
 
 class Work(msgspec.Struct, kw_only=True):
@@ -78,16 +81,19 @@ class Suspended(msgspec.Struct, kw_only=True):
 
     Args:
         seen: number of the last event of it that was told.
-        ids: the execution's call by the id that the client knows.
+        ids: the execution's call by the id that the client knows; new ones each time that the client is asked.
+        calls: what the client was asked.
     """
 
     uid: str
     call: str
     name: str
     code: str
+    context: str
     execution: str
     seen: int
     ids: dict[str, str]
+    calls: list[CallPart]
 
 
 class Outcome(msgspec.Struct, kw_only=True):
@@ -132,6 +138,26 @@ class Worker:
         self._opening = asyncio.Lock()
         self._contexts: set[str] = {MAIN}
         self._queue: asyncio.Queue[LoopEvent | None] = asyncio.Queue()
+        self._parked: list[Run] = []
+        """Wait for the client, who does not know it yet."""
+
+    def handed_over(self) -> None:
+        """What waits for the client is kept for a later request."""
+        self._parked.clear()
+
+    async def abandon(self) -> None:
+        """Stops what waits for a client that is not going to be told."""
+        parked, self._parked = self._parked, []
+        for run in parked:
+            await self._engine.executions.stop(run)
+
+    async def stop(self, suspended: Suspended) -> None:
+        """Stops code that the client does not answer, if it still waits."""
+        caller = self._request.caller
+        with suppress(ProblemError):
+            answer = await self._engine.executions.answer(suspended.execution, caller)
+            if not isinstance(answer, bytes) and answer.status == "tool_call_required" and answer.session:
+                await self._engine.executions.interrupt(answer.session, caller, context=suspended.context)
 
     async def run(
         self,
@@ -149,7 +175,7 @@ class Worker:
         """
         lanes: dict[tuple[str, str], list[Work]] = {}
         for work in works:
-            place = str(work.arguments.get("context") or MAIN) if work.kind == "python" else work.uid
+            place = _context(work) if work.kind == "python" else work.uid
             lanes.setdefault((work.kind, place), []).append(work)
 
         async def lane(several: list[Work]) -> None:
@@ -227,30 +253,48 @@ class Worker:
         return self.container.session
 
     async def _start(self, work: Work, session: str) -> Run:
-        caller = self._request.caller
-        timeout_s = max(0.1, min(self._engine.settings.timeout_s, self._guards.left_s))
+        executions, caller = self._engine.executions, self._request.caller
         if work.kind == "bash":
-            command = CommandRequest(command=work.code, timeout_s=timeout_s)
-            return await self._engine.executions.start_command(session, command, caller)
-        context = str(work.arguments.get("context") or MAIN)
-        request = msgspec.convert(
-            {"code": work.code, "timeout_s": timeout_s, "context": context}, ExecuteRequest
-        )
-        request.tools = self._choices
+            command = CommandRequest(command=work.code, timeout_s=self._timeout_s())
+            return await self._started(executions.start_command(session, command, caller))
+        context = _context(work)
+        request = ExecuteRequest(code=work.code, context=context, tools=self._choices)
         if context not in self._contexts:
             with suppress(ConflictError):  # an earlier request has made it
                 await self._engine.contexts.create(session, ContextRequest(name=context), caller)
             self._contexts.add(context)
-        until_s = time.monotonic() + BUSY_S
+        until_s = time.monotonic() + min(BUSY_S, self._guards.left_s)
         while True:
+            request.timeout_s = self._timeout_s()
             try:
-                return await self._engine.executions.start(session, request, caller)
+                return await self._started(executions.start(session, request, caller))
             except SessionBusyError as error:
                 left_s = until_s - time.monotonic()
                 if left_s <= 0:
                     raise
-                other = str(error.extra["execution"])
-                await self._engine.executions.answer(other, caller, wait_s=min(left_s, 5.0))
+                await self._other(str(error.extra.get("execution", "")), min(left_s, 5.0))
+
+    def _timeout_s(self) -> float:
+        return max(0.1, min(self._engine.settings.timeout_s, self._guards.left_s))
+
+    async def _started(self, starting: Coroutine[Any, Any, Run]) -> Run:
+        """What is started just when nobody wants it any more is stopped."""
+        task = asyncio.ensure_future(starting)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            with suppress(OnehopError):
+                await self._engine.executions.stop(await task)
+            raise
+
+    async def _other(self, execution: str, wait_s: float) -> None:
+        """Until another request's execution has ended, as far as that can be waited for."""
+        with suppress(ProblemError):
+            answer = await self._engine.executions.answer(execution, self._request.caller, wait_s=wait_s)
+            if isinstance(answer, bytes) or answer.status not in ("running", "tool_call_required"):
+                return
+        # It waits for a client: nothing tells when it has its results.
+        await asyncio.sleep(min(wait_s, SUSPENDED_PAUSE_S))
 
     async def _follow(self, work: Work, run: Run, seen: int) -> Outcome:
         """Until its end, or until it waits for its client."""
@@ -291,10 +335,10 @@ class Worker:
         calls: list[CallPart] = []
         ids: dict[str, str] = {}
         for one in run.calls.pending():
-            name = foreign_id(run.id, one.id)
-            ids[name] = one.id
             arguments = {} if one.arguments is msgspec.UNSET else one.arguments
-            calls.append(CallPart(id=name, name=one.name, arguments=json.dumps(arguments)))
+            calls.append(CallPart(id=_new_id(), name=one.name, arguments=json.dumps(arguments)))
+            ids[calls[-1].id] = one.id
+        self._parked.append(run)
         self._queue.put_nowait(CodeCalls(work.uid, calls))
         return Outcome(
             suspended=Suspended(
@@ -302,11 +346,23 @@ class Worker:
                 call=work.call,
                 name=work.name,
                 code=work.code,
+                context=_context(work),
                 execution=run.id,
                 seen=seen,
                 ids=ids,
+                calls=calls,
             )
         )
+
+    def _asked_again(self, suspended: Suspended) -> Outcome:
+        """It has got nothing, and waits as before. Its calls get new ids: the old ones belong to an older answer."""
+        calls = [msgspec.structs.replace(one, id=_new_id()) for one in suspended.calls]
+        ids = {
+            new.id: suspended.ids[old.id]
+            for new, old in zip(calls, suspended.calls, strict=True)
+        }  # fmt: skip
+        self._queue.put_nowait(CodeCalls(suspended.uid, calls))
+        return Outcome(suspended=msgspec.structs.replace(suspended, calls=calls, ids=ids))
 
     async def _resume(self, suspended: Suspended, given: list[ResultPart]) -> Outcome:
         """It goes on where it stopped."""
@@ -316,26 +372,35 @@ class Worker:
             name=suspended.name,
             kind="python",
             code=suspended.code,
-            arguments={},
+            arguments={"context": suspended.context},
         )
         began_s = time.monotonic()
-        answers = [_tool_answer(suspended.ids[one.id], one) for one in given if one.id in suspended.ids]
-        try:
-            run, _ = await self._engine.executions.tool_results(
-                suspended.execution, answers, self._request.caller
-            )
-        except CallNotPendingError:
-            # Nobody waits any more: the time for results is over, or the container is gone.
-            answer = await self._engine.executions.answer(
-                suspended.execution, self._request.caller, wait_s=max(0.0, min(BUSY_S, self._guards.left_s))
-            )
-            if isinstance(answer, bytes):
-                answer = msgspec.json.decode(answer, type=Answer)
-            if answer.status in ("running", "tool_call_required"):
-                raise ConflictError(
-                    "another request has these results already and goes on with them"
-                ) from None
-            return self._finished(work, answer)
+        by_call = {suspended.ids[one.id]: one for one in given}
+        answers = [_tool_answer(call, one) for call, one in by_call.items()]
+        executions, caller = self._engine.executions, self._request.caller
+        for again in (False, True):
+            if not answers:
+                return self._asked_again(suspended)
+            try:
+                run, _ = await executions.tool_results(suspended.execution, answers, caller)
+                break
+            except ExecutionNotFoundError:
+                return self._ended(work, None, _failure(work, GONE))
+            except CallNotPendingError:
+                # Its time is over; or these results came before; or a gateway that has just started looks after it.
+                answer = await executions.answer(
+                    suspended.execution, caller, wait_s=max(0.0, min(BUSY_S, self._guards.left_s))
+                )
+                if isinstance(answer, bytes):
+                    answer = msgspec.json.decode(answer, type=Answer)
+                if answer.status not in ("running", "tool_call_required"):
+                    return self._finished(work, answer)
+                waiting = {one.id for one in answer.tool_calls}
+                if again or answer.status == "running" or not any(one.id in waiting for one in answers):
+                    raise ConflictError(
+                        "another request has these results already and goes on with them"
+                    ) from None
+                answers = [one for one in answers if one.id in waiting]
         self._queue.put_nowait(CodeRunning(work.uid, run.id))
         try:
             return await self._follow(work, run, suspended.seen)
@@ -363,7 +428,7 @@ class Worker:
         result = results.result(work.name, work.call, answer, images=self._images)
         told = result.content[0]
         assert isinstance(told, TextPart)
-        told.text += self._guards.note(work.code, answer, told.text)
+        told.text += self._guards.note(work.code, _context(work), answer, told.text)
         return self._ended(work, answer, result)
 
     def _ended(
@@ -372,7 +437,7 @@ class Worker:
         told = result.content[0]
         assert isinstance(told, TextPart)
         if answer is None and result.error:
-            told.text += self._guards.note(work.code, None, told.text)
+            told.text += self._guards.note(work.code, _context(work), None, told.text)
         if self._note:
             told.text = f"[{self._note}]\n{told.text}"
             self._note = ""
@@ -382,9 +447,13 @@ class Worker:
         return Outcome(result=result)
 
 
-def foreign_id(execution: str, call: str) -> str:
-    """How a client knows a call that code makes of its function: the same each time."""
-    return f"call_{sha256(f'{execution} {call}'.encode()).hexdigest()[:24]}"
+def _new_id() -> str:
+    """How a client knows a call that code makes of its function."""
+    return f"call_{secrets.token_hex(12)}"
+
+
+def _context(work: Work) -> str:
+    return str(work.arguments.get("context") or MAIN)
 
 
 def _failure(work: Work, text: str) -> ResultPart:

@@ -9,6 +9,9 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 from onehop.store.records import MemoryRow
 from onehop.store.tables import memory
 
+MOST_NAMES = 500
+"""In one statement; databases have a limit of parameters."""
+
 
 def put(connection: Connection, row: MemoryRow) -> None:
     """Stores it; one of the same name is replaced."""
@@ -23,6 +26,16 @@ def find(connection: Connection, owner: str, kind: str, name: str, now: float) -
     query = _ROW.where(memory.c.owner == owner, memory.c.kind == kind, memory.c.id == name)
     row = connection.execute(query.where(memory.c.expires_at > now)).mappings().one_or_none()
     return None if row is None else MemoryRow(**row)
+
+
+def several(connection: Connection, owner: str, kind: str, names: list[str], now: float) -> list[MemoryRow]:
+    """Those of these names that have not expired."""
+    mine = _ROW.where(memory.c.owner == owner, memory.c.kind == kind, memory.c.expires_at > now)
+    found: list[MemoryRow] = []
+    for at in range(0, len(names), MOST_NAMES):
+        some = mine.where(memory.c.id.in_(names[at : at + MOST_NAMES]))
+        found += [MemoryRow(**row) for row in connection.execute(some).mappings()]
+    return found
 
 
 def page(connection: Connection, owner: str, kind: str, after: str, most: int, now: float) -> list[MemoryRow]:

@@ -268,14 +268,13 @@ def _write_calls(connection: Connection, rows: list[ToolCallRow]) -> None:
     """A call that a gateway before us has written, and could not tell the supervisor of, is left as it is."""
     table = tool_calls.c
     numbers = [row.number for row in rows]
-    known = set(
-        connection.execute(
-            select(table.execution, table.number).where(
-                table.execution.in_({row.execution for row in rows}),
-                table.number.between(min(numbers), max(numbers)),
-            )
-        ).tuples()
+    written = connection.execute(
+        select(table.execution, table.number).where(
+            table.execution.in_({row.execution for row in rows}),
+            table.number.between(min(numbers), max(numbers)),
+        )
     )
+    known = {(execution, number) for execution, number in written}
     # Not asdict: it copies deeply, which costs more than the insert.
     fresh = [
         {name: getattr(row, name) for name in _CALL}
