@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from bench import calls, footprint, lambdas, report, setup, speed, system
+from bench import calls, footprint, lambdas, loop, report, setup, speed, system
 from bench.measure import Row
 from bench.server import ServerFailedError
 
@@ -26,6 +26,9 @@ ROWS: Mapping[str, Callable[[setup.Setup], Row]] = {
     "tool-mcp": calls.mcp,
     "twenty-calls": calls.twenty,
     "lambda": lambdas.lane,
+    "loop-turn": loop.turn,
+    "loop-first-byte": loop.first_byte,
+    "loop-conversations": loop.conversations,
     "memory": footprint.memory,
     "sessions": footprint.many_sessions,
     "import": footprint.sdk_import,

@@ -136,8 +136,8 @@ class Home:
         shutil.rmtree(self.path, ignore_errors=True)
 
 
-def onehop_server(home: Home) -> Server:
-    """`onehop serve` with its default settings, and a tool for the rows on calls."""
+def onehop_server(home: Home, models: Server | None = None) -> Server:
+    """`onehop serve` with its default settings, a tool for the rows on calls, and `models` for those on the loop."""
     port = free_port()
     variables = {name: value for name, value in os.environ.items() if not name.startswith("ONEHOP_")}
     variables["ONEHOP_HOME"] = str(home.path)
@@ -153,7 +153,17 @@ def onehop_server(home: Home) -> Server:
         "--tools",
         f"noop_mcp={sys.executable} {NOOP_MCP}",
     ]
+    if models is not None:
+        command += ["--upstreams", f"chat=http://127.0.0.1:{models.port}/v1"]
     return Server("onehop serve", command, port=port, health="/healthz", variables=variables)
+
+
+def models_server() -> Server:
+    """The scripted models, in a process of its own."""
+    port = free_port()
+    command = [sys.executable, "-m", "bench.models_server", str(port)]
+    checkout = str(Path(__file__).resolve().parent.parent)
+    return Server("models", command, port=port, variables={**os.environ, "PYTHONPATH": checkout})
 
 
 def peer_server(environment: Environment) -> Server:

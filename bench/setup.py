@@ -28,6 +28,7 @@ class Setup:
 
     Args:
         onehop: None with --peers.
+        models: the scripted server that onehop asks.
         bwrap: the peer, or why there is none.
         rounds: per row.
         scale: of the counts per round.
@@ -35,6 +36,7 @@ class Setup:
 
     environment: Environment
     onehop: server.Server | None
+    models: server.Server
     peers: server.Server
     kernels: jupyter.Kernels
     python: processes.ProcessPeer
@@ -165,10 +167,11 @@ def start(*, quick: bool, with_onehop: bool, say: Callable[[str], None]) -> Iter
     """Starts what is measured; everything has ended when the context is left."""
     environment = ensure(DEFAULT_NAME, server.real_home(), progress=say)
     with contextlib.ExitStack() as stack:
+        models = stack.enter_context(server.models_server())
         onehop = None
         if with_onehop:
             home = stack.enter_context(server.Home())
-            onehop = stack.enter_context(server.onehop_server(home))
+            onehop = stack.enter_context(server.onehop_server(home, models))
             say(f"onehop serve answered /healthz after {onehop.start_s:.1f} s")
         peers = stack.enter_context(server.peer_server(environment))
         kernels = stack.enter_context(jupyter.Kernels(environment))
@@ -179,6 +182,7 @@ def start(*, quick: bool, with_onehop: bool, say: Callable[[str], None]) -> Iter
         yield Setup(
             environment,
             onehop,
+            models,
             peers,
             kernels,
             processes.python_peer(environment),

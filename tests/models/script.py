@@ -31,6 +31,14 @@ class Text:
 
 
 @dataclass
+class Stamps:
+    """`count` pieces of text, each the time at which it is sent (time.monotonic(), as `@12.345678 `)."""
+
+    count: int
+    per_s: float
+
+
+@dataclass
 class Reasoning:
     text: str
     pieces: int = 0
@@ -94,7 +102,7 @@ class Status:
     body: bytes | None = None
 
 
-Step = Text | Reasoning | Refusal | Call | Calls | Raw | Sleep | Pause | HangUp | Status
+Step = Text | Stamps | Reasoning | Refusal | Call | Calls | Raw | Sleep | Pause | HangUp | Status
 
 
 @dataclass

@@ -16,6 +16,7 @@ import json
 import random
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Protocol
@@ -32,6 +33,7 @@ from tests.models.script import (
     Request,
     Script,
     Sleep,
+    Stamps,
     Status,
     Text,
     Turn,
@@ -69,6 +71,7 @@ class ModelServer:
         script: turns in the order of the requests, or a function.
         seed: cuts everything that is streamed at places that follow from it; None: one write for each event.
         models: what its lists of models have.
+        port: to listen on; 0 takes a free one.
         key: requests without it are refused as the dialects do; empty: everybody may.
     """
 
@@ -79,6 +82,7 @@ class ModelServer:
         seed: int | None = None,
         models: Iterable[str] = ("scripted",),
         key: str = "",
+        port: int = 0,
     ) -> None:
         self.script: list[Reply] | Script = script if callable(script) else list(script)
         self.requests: list[Request] = []
@@ -92,7 +96,9 @@ class ModelServer:
         self._thread = threading.Thread(target=self._run, name="models", daemon=True)
         self._ready = threading.Event()
         self._stopped = asyncio.Event()
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
+        self._listener = socket.create_server(("127.0.0.1", port), backlog=512)
+        # asyncio does so for sockets that it makes itself only; without, small writes wait for the client's ACK.
+        self._listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.port: int = self._listener.getsockname()[1]
 
     def url(self, dialect: str) -> str:
@@ -265,6 +271,12 @@ class ModelServer:
                     await out.send(renderer.text(piece))
                     if step.per_s:
                         await asyncio.sleep(1 / step.per_s)
+            elif isinstance(step, Stamps):
+                due_s = time.monotonic()
+                for _ in range(step.count):
+                    await out.send(renderer.text(f"@{time.monotonic():.6f} "))
+                    due_s += 1 / step.per_s
+                    await asyncio.sleep(max(0.0, due_s - time.monotonic()))
             elif isinstance(step, Reasoning):
                 for piece in pieces(step.text, step.pieces):
                     await out.send(renderer.reasoning(piece))
