@@ -90,7 +90,7 @@ async def test_closing_the_iterator_hangs_up_at_once() -> None:
             stream = found.turn(await found.resolve("m"), ASKED)
             await anext(stream)
             await stream.aclose()
-            assert await asyncio.to_thread(server.requests[0].gone.wait, 5)
+            assert await asyncio.to_thread(server.requests[0].gone.wait, 30)
 
 
 async def test_a_cancelled_task_hangs_up_at_once() -> None:
@@ -101,7 +101,7 @@ async def test_a_cancelled_task_hangs_up_at_once() -> None:
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            assert await asyncio.to_thread(server.requests[0].gone.wait, 5)
+            assert await asyncio.to_thread(server.requests[0].gone.wait, 30)
 
 
 async def test_one_connection_carries_turn_after_turn() -> None:
@@ -268,17 +268,17 @@ async def test_the_last_failure_of_a_chain_is_told() -> None:
 
 @pytest.mark.parametrize("form", ["seconds", "milliseconds", "date"])
 async def test_retry_after_is_waited_for(form: str) -> None:
-    wait_s = {"seconds": 0.3, "milliseconds": 0.3, "date": 1.0}[form]
+    due_s = float(int(time.time()) + 2)  # a date has whole seconds
     headers = {
         "seconds": {"retry-after": "0.3"},
         "milliseconds": {"retry-after-ms": "300"},
-        "date": {"retry-after": email.utils.formatdate(time.time() + 2, usegmt=True)},
+        "date": {"retry-after": email.utils.formatdate(due_s, usegmt=True)},
     }[form]
     with ModelServer([[Status(429, headers=headers)], [Text("ok")]]) as server:
         async with models({"up": upstream(server)}) as found:
-            began_s = time.monotonic()
+            due_s = due_s if form == "date" else time.time() + 0.3
             assert said(await turn(found)) == "ok"
-            assert time.monotonic() - began_s >= wait_s
+            assert due_s <= time.time()
 
 
 async def test_a_long_retry_after_is_the_clients_to_wait() -> None:
@@ -293,7 +293,7 @@ async def test_a_long_retry_after_is_the_clients_to_wait() -> None:
 async def test_with_somebody_to_fall_back_on_nobody_waits_long() -> None:
     with ModelServer([[Status(429, headers={"retry-after": "10"})]]) as busy, ModelServer() as free:
         async with models({"a": upstream(busy), "b": upstream(free)}, {"m": chain("a", "b")}) as found:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(9):
                 assert said(await turn(found)) == "ok"
         assert len(busy.requests) == 1
 
@@ -308,26 +308,26 @@ def test_backoff_grows_and_differs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_silence_of_one_token_is_too_long() -> None:
     with ModelServer([[Text("a"), Pause(Gate())]]) as server:
-        async with models({"up": upstream(server, token_timeout_s=0.1)}) as found:
-            with pytest.raises(UpstreamTimeoutError, match=r"said nothing for 0\.1 s"):
+        async with models({"up": upstream(server, token_timeout_s=1.0)}) as found:
+            with pytest.raises(UpstreamTimeoutError, match=r"said nothing for 1 s"):
                 await turn(found)
-        assert await asyncio.to_thread(server.requests[0].gone.wait, 5)
+        assert await asyncio.to_thread(server.requests[0].gone.wait, 30)
 
 
 async def test_comments_are_no_tokens() -> None:
     comments = [step for _ in range(100) for step in (Raw(b": still here\n\n"), Sleep(0.02))]
     with ModelServer([[Text("a"), *comments]]) as server:
-        async with models({"up": upstream(server, token_timeout_s=0.2)}) as found:
+        async with models({"up": upstream(server, token_timeout_s=0.8)}) as found:
             with pytest.raises(UpstreamTimeoutError, match="said nothing"):
                 await turn(found)
 
 
 async def test_a_turn_that_takes_too_long_as_a_whole() -> None:
     with ModelServer([[Text("a " * 1000, per_s=50)]]) as server:
-        async with models({"up": upstream(server, timeout_s=0.3)}) as found:
-            with pytest.raises(UpstreamTimeoutError, match=r"took longer than 0\.3 s"):
+        async with models({"up": upstream(server, timeout_s=1.0)}) as found:
+            with pytest.raises(UpstreamTimeoutError, match=r"took longer than 1 s"):
                 await turn(found)
-        assert await asyncio.to_thread(server.requests[0].gone.wait, 5)
+        assert await asyncio.to_thread(server.requests[0].gone.wait, 30)
 
 
 async def test_an_upstream_that_never_answers_falls_back() -> None:

@@ -171,7 +171,7 @@ async def test_a_head_that_does_not_come_in_time() -> None:
     async with served(b"HTTP/1.1 200 OK\r\n") as (transport, peer):
         with pytest.raises(UpstreamTimeoutError, match=r"did not begin its answer in 0\.05 s"):
             await ask(transport, 0.05)
-        await asyncio.wait_for(peer.ended.wait(), 5)
+        await asyncio.wait_for(peer.ended.wait(), 30)
 
 
 async def test_a_body_that_stops() -> None:
@@ -181,7 +181,7 @@ async def test_a_body_that_stops() -> None:
         with pytest.raises(TimeoutError):
             await answer.read(later(0.05))
         answer.close()
-        await asyncio.wait_for(peer.ended.wait(), 5)
+        await asyncio.wait_for(peer.ended.wait(), 30)
 
 
 async def test_a_body_that_is_cut() -> None:
@@ -216,13 +216,13 @@ async def test_the_end_of_a_body_that_comes_late_keeps_the_connection() -> None:
             answer.close(drain=True)
             assert transport.idle == 0
             writers[0].write(b"0\r\n\r\n")
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 while transport.idle == 0:
                     await asyncio.sleep(0)
             answer = await ask(transport)
             assert await answer.read(later()) == b"ok"
             answer.close()
-        await asyncio.wait_for(ended.wait(), 5)
+        await asyncio.wait_for(ended.wait(), 30)
     assert len(writers) == 1
 
 
@@ -257,7 +257,7 @@ async def test_leaving_ends_all_connections() -> None:
     async with served(CHUNKED + b"2\r\nok\r\n") as (transport, peer):
         await ask(transport)
         await transport.__aexit__(None, None, None)
-        await asyncio.wait_for(peer.ended.wait(), 5)
+        await asyncio.wait_for(peer.ended.wait(), 30)
         assert not transport.idle
 
 
