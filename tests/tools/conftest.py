@@ -19,7 +19,8 @@ from onehop.tools.workers import SourceLink, Workers
 
 TEST_UID = 1_900_070_000
 """Outside what any server's sandboxes and workers have."""
-LIMIT_S = 30.0
+LIMIT_S = 90.0
+"""Longer than the product gives a worker to start (START_TIMEOUT_S), shorter than a test may take."""
 
 
 class Source:
@@ -48,6 +49,20 @@ class Source:
         return (value, frame.files) if frame.files else value
 
 
+@asynccontextmanager
+async def running(spec: SourceSpec) -> AsyncIterator[Source]:
+    """The source in its worker, as the gateway has it."""
+    catalogues: list[list[ToolSpec]] = []
+    launched = launcher.start([spec], first_uid=TEST_UID if os.geteuid() == 0 else None)
+    workers = Workers(launched.channel, [spec.name], lambda _, tools: catalogues.append(tools))
+    try:
+        await asyncio.wait_for(workers.settled(), LIMIT_S)
+        yield Source(workers, spec.name, catalogues)
+    finally:
+        workers.close()
+        launched.end()
+
+
 Started = Callable[..., AbstractAsyncContextManager[Source]]
 
 
@@ -55,23 +70,14 @@ Started = Callable[..., AbstractAsyncContextManager[Source]]
 def started(tmp_path: Path) -> Started:
     """`async with started("def f(): ...") as source`."""
 
-    @asynccontextmanager
-    async def start(code: str, *, secrets: tuple[str, ...] = ()) -> AsyncIterator[Source]:
+    def start(code: str, *, secrets: tuple[str, ...] = ()) -> AbstractAsyncContextManager[Source]:
         path = tmp_path / "mine.py"
         path.write_text(dedent(code))
         os.chmod(path, 0o644)
         spec = SourceSpec(
             name="mine", kind="python", options={"module": str(path)}, readable=(str(path),), secrets=secrets
         )
-        catalogues: list[list[ToolSpec]] = []
-        launched = launcher.start([spec], first_uid=TEST_UID if os.geteuid() == 0 else None)
-        workers = Workers(launched.channel, ["mine"], lambda _, tools: catalogues.append(tools))
-        try:
-            await asyncio.wait_for(workers.settled(), LIMIT_S)
-            yield Source(workers, "mine", catalogues)
-        finally:
-            workers.close()
-            launched.end()
+        return running(spec)
 
     return start
 

@@ -2,45 +2,33 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from onehop.tools import launcher
 from onehop.tools.model import ErrorFrame, SourceSpec, ToolSpec
-from onehop.tools.workers import Workers
-from tests.tools.conftest import LIMIT_S, TEST_UID, Source
+from tests.tools.conftest import Source, running
 
 HERE = Path(__file__).parent
 
 
-@asynccontextmanager
-async def worker(
+def worker(
     kind: str,
     options: dict[str, Any],
     *,
     secrets: tuple[str, ...] = (),
     readable: tuple[str, ...] = (),
     timeout_s: float | None = None,
-) -> AsyncIterator[Source]:
+) -> AbstractAsyncContextManager[Source]:
     """The source named `api` as the gateway has it."""
-    spec = SourceSpec(
-        name="api", kind=kind, options=options, secrets=secrets, readable=readable, timeout_s=timeout_s
+    return running(
+        SourceSpec(
+            name="api", kind=kind, options=options, secrets=secrets, readable=readable, timeout_s=timeout_s
+        )
     )
-    catalogues: list[list[ToolSpec]] = []
-    launched = launcher.start([spec], first_uid=TEST_UID if os.geteuid() == 0 else None)
-    workers = Workers(launched.channel, ["api"], lambda _, tools: catalogues.append(tools))
-    try:
-        await asyncio.wait_for(workers.settled(), LIMIT_S)
-        yield Source(workers, "api", catalogues)
-    finally:
-        workers.close()
-        launched.end()
 
 
 @contextmanager
