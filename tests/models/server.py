@@ -97,8 +97,6 @@ class ModelServer:
         self._ready = threading.Event()
         self._stopped = asyncio.Event()
         self._listener = socket.create_server(("127.0.0.1", port), backlog=512)
-        # asyncio does so for sockets that it makes itself only; without, small writes wait for the client's ACK.
-        self._listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.port: int = self._listener.getsockname()[1]
 
     def url(self, dialect: str) -> str:
