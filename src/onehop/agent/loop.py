@@ -317,7 +317,8 @@ class _Request:
                 waiting.remove(call)
             if cut_off:
                 continue  # half a call is no call, and a conversation with one cannot go on
-            part = msgspec.structs.replace(part, id=call.id)
+            # Ours get names that are unique for good: wires show them, and clients send them back.
+            part = msgspec.structs.replace(part, id=call.uid or call.id)
             parts.append(part)
             if call.kind is None:
                 self._foreign.append(part)
