@@ -143,7 +143,7 @@ def test_what_another_upstream_is_told(wire: Wire, http: httpx2.Client) -> None:
     assert told["messages"][0]["content"][1]["image_url"]["url"] == "data:image/png;base64,+/8="
     assert [one["function"] for one in told["tools"]] == [{"name": "g", "parameters": {"type": "object"}}]
     assert told["tool_choice"] == {"type": "function", "function": {"name": "g"}}
-    assert (told["max_completion_tokens"], told["reasoning_effort"]) == (9, "none")
+    assert (told["max_tokens"], told["reasoning_effort"]) == (9, "none")
     assert told["response_format"]["json_schema"]["schema"] == {
         "type": "array",
         "minItems": 2,
