@@ -193,6 +193,9 @@ def test_other_refusals(wire: Wire, http: httpx2.Client) -> None:
         == 400
     )
     assert http.post("/g-code:generateContent", content=b"{}").status_code == 400
+    for name in ("g%2F..%2F..%2Ffiles", "g%2F%2Fx"):  # it would be another place of the upstream's
+        climbing = http.post(f"/{name}:generateContent", json=HELLO)
+        assert climbing.json()["error"]["status"] == "NOT_FOUND"
     assert http.post("/g-code:streamGenerateContent?alt=xml", json=HELLO).status_code == 400
     container = {"onehop": {"container": "cntr_00000000000000000000000000000000"}}
     wire.script.scripts["container"] = [[python("1")]]

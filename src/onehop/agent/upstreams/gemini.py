@@ -30,7 +30,7 @@ from onehop.agent.model import (
 from onehop.agent.upstreams.codec import Capabilities, Codec, Reader
 from onehop.agent.upstreams.gemini_errors import meaning
 from onehop.agent.upstreams.gemini_reader import SIGNATURE, GeminiReader
-from onehop.errors import ProblemError, UnsupportedParameterError
+from onehop.errors import ModelNotFoundError, ProblemError, UnsupportedParameterError
 
 VERSION = "v1beta"
 NO_PICTURE_NOTE = "(A picture, which this model cannot see.)"
@@ -103,7 +103,12 @@ class GeminiCodec:
 
 
 def resource(model: str) -> str:
-    """A model's name as a path: Google knows `models/` and `tunedModels/`."""
+    """A model's name as a path: Google knows `models/` and `tunedModels/`.
+
+    Raises ModelNotFoundError for one that leads elsewhere: the name is a client's, the key on the way is not.
+    """
+    if any(one in ("", ".", "..") for one in model.split("/")):
+        raise ModelNotFoundError(f"there is no model {model[:200]!r}")
     name = model if model.startswith(("models/", "tunedModels/")) else f"models/{model}"
     return quote(name, safe="/:@-._~")
 
