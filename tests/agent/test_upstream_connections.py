@@ -20,7 +20,7 @@ from cryptography.x509.oid import NameOID
 from onehop.agent.upstreams.config import UpstreamSpec
 from onehop.agent.upstreams.connection import BUFFER_BYTES
 from onehop.agent.upstreams.transport import Answer, Transport
-from onehop.errors import UpstreamError, UpstreamTimeoutError
+from onehop.errors import ConfigurationError, UpstreamError, UpstreamTimeoutError
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -306,6 +306,16 @@ def certificate(folder: Path) -> tuple[Path, Path]:
     )
     (folder / "key.pem").write_bytes(secret)
     return folder / "cert.pem", folder / "key.pem"
+
+
+async def test_authorities_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for content in (None, "no certificate"):
+        if content:
+            (tmp_path / "cert.pem").write_text(content)
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
+        with pytest.raises(ConfigurationError, match="SSL_CERT_FILE or SSL_CERT_DIR cannot be read"):
+            async with Transport(UpstreamSpec(name="up", kind="chat", url="https://h")):
+                pass
 
 
 @pytest.mark.parametrize("trusted", [True, False])

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 from pathlib import Path
 from typing import Any
 
+import certifi
 import pytest
 
 from tests.cli.processes import Server, onehop
@@ -108,11 +110,15 @@ def test_a_whole_server_with_keys(home: Path, tmp_path: Path) -> None:
         (home / "config.toml").write_text(
             f'[upstreams.one]\nurl = "{one.url("chat")}"\nkey_file = "key"\n'
             f'[upstreams.two]\nurl = "{two.url("chat")}"\nkey_env = "TWO_KEY"\n'
+            '[upstreams.safe]\nurl = "https://127.0.0.1:9/v1"\nmodels = []\n'
         )
-        server = Server(home, tmp_path, TWO_KEY=variable_key)
+        closed = tmp_path / "closed"
+        closed.mkdir(mode=0o700)
+        authorities = Path(shutil.copy(certifi.where(), closed))  # without them the gateway does not start
+        server = Server(home, tmp_path, TWO_KEY=variable_key, SSL_CERT_FILE=str(authorities))
         try:
             server.wait_for_screen()
-            assert "models       from one, two" in server.screen
+            assert "models       from one, safe, two" in server.screen
             assert _names(server) == ["alpha", "beta"]
             assert server.call("GET", "/v1/models/beta")["owned_by"] == "two"
             gateway = server.gateway()

@@ -142,7 +142,7 @@ def test_the_gateway_is_a_service_user_without_a_way_to_the_rest(shared_server: 
     environment = Path(f"/proc/{gateway}/environ").read_bytes().split(b"\0")
     names = {variable.partition(b"=")[0] for variable in environment if variable}
     assert not {name for name in names if not name.startswith((b"ONEHOP_", b"LC_", b"PYTHON"))} - {
-        b"PATH", b"LANG", b"TZ", b"HOME",
+        b"PATH", b"LANG", b"TZ", b"HOME", b"SSL_CERT_FILE", b"SSL_CERT_DIR",
     }  # fmt: skip
     assert (shared_server.home / "state").stat().st_uid == 1_900_065_535
 

@@ -38,11 +38,14 @@ STEADY_S = 30.0
 """Who has run this long is started again without delay."""
 FIRST_DELAY_S = 0.1
 MAX_DELAY_S = 10.0
+AUTHORITIES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+"""Where the certificates are that servers of models are checked by; the gateway has to be able to read them."""
 PASSED_ON = (
     *("PATH", "LANG", "LC_ALL", "TZ", "PYTHONDONTWRITEBYTECODE", "ONEHOP_CRASH_AT"),
-    *("SSL_CERT_FILE", "SSL_CERT_DIR"),  # whom a model's server is trusted by
+    *AUTHORITIES,
 )
 """All that a gateway keeps of the caller's environment, besides the settings."""
+
 
 Report = dict[str, Any]
 
@@ -176,7 +179,7 @@ class Gateway(Child):
         spec = {
             "uid": uid,
             "parent": os.getpid(),
-            "readable": [supervisor] if supervisor else [],
+            "readable": [*([supervisor] if supervisor else []), *_authorities()],
             "writable": [str(settings.state)] if listener else [],
             "allow_no_namespaces": settings.allow_no_namespaces,
             "supervisor_path": supervisor,
@@ -281,6 +284,10 @@ def _keys(settings: Settings) -> int:
         json.dump(keys, file)
     os.lseek(fd, 0, os.SEEK_SET)
     return fd
+
+
+def _authorities() -> list[str]:
+    return [path for name in AUTHORITIES if (path := os.environ.get(name)) and os.path.exists(path)]
 
 
 def _close(fd: int) -> None:

@@ -18,7 +18,7 @@ import httpx2
 from onehop import __version__
 from onehop.agent.upstreams.config import UpstreamSpec
 from onehop.agent.upstreams.connection import BrokenError, Connection
-from onehop.errors import UpstreamError, UpstreamTimeoutError
+from onehop.errors import ConfigurationError, UpstreamError, UpstreamTimeoutError
 
 MAX_IDLE = 256
 IDLE_S = 30.0
@@ -91,7 +91,13 @@ class Transport:
 
     async def __aenter__(self) -> Transport:
         if self._tls:  # here, because reading the authorities holds up the loop for tens of milliseconds
-            self._context = httpx2.create_ssl_context()
+            try:
+                self._context = httpx2.create_ssl_context()
+            except OSError as error:
+                raise ConfigurationError(
+                    f"upstreams.{self._spec.name}: the certificates of SSL_CERT_FILE or SSL_CERT_DIR cannot be "
+                    f"read: {error.strerror or error}"
+                ) from None
             self._context.set_alpn_protocols(["http/1.1"])
         return self
 
