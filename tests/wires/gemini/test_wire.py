@@ -11,7 +11,7 @@ import pytest
 from google.genai._api_client import HttpResponse
 
 from onehop.wires.gemini.answers import Chunks
-from tests.models.script import Call, Gate, HangUp, Pause, Raw, Reasoning, Text
+from tests.models.script import Call, Gate, HangUp, Pause, Raw, Reasoning, Refusal, Text, Turn
 from tests.wires.gemini.conftest import Wire, model_of
 from tests.wires.gemini.flows import client_of, python
 
@@ -301,6 +301,21 @@ def test_an_upstreams_own_interpreter_by_choice(wire: Wire, http: httpx2.Client)
     post(http, "hosted", {"contents": contents} | CODE)
     assert [one for one in wire.asked("g-hosted")[1].body["contents"][1]["parts"] if "text" not in one] == own
     assert answer["usageMetadata"]["onehop"]["executions"] == 0
+
+
+def test_refusals(wire: Wire, http: httpx2.Client) -> None:
+    wire.script.scripts["refuses"] = [[Text("So,"), Refusal(" I cannot.")]]
+    other = post(http, "c-refuses", HELLO)["candidates"][0]
+    assert other["finishReason"] == "SAFETY"
+    assert "".join(part["text"] for part in other["content"]["parts"]) == "So, I cannot."
+    own = post(http, "g-refuses", HELLO)["candidates"][0]
+    assert (own["finishReason"], own["content"]["parts"]) == ("SAFETY", [{"text": "So,"}])
+    assert own["safetyRatings"][0]["blocked"] is True
+    event = b'data: {"promptFeedback": {"blockReason": "BLOCKLIST"}}\n\n'
+    wire.script.scripts["blocked"] = [Turn([Raw(event)], ends=False)]
+    blocked = post(http, "g-blocked", HELLO)
+    assert blocked["promptFeedback"] == {"blockReason": "BLOCKLIST"}
+    assert "candidates" not in blocked
 
 
 def test_thoughts_are_shown_to_those_who_ask(wire: Wire, http: httpx2.Client) -> None:
