@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -46,6 +47,10 @@ MANY_TOOLS = """
 
 In the code, `tools` has {count} functions that run on the server; calls cost no turn. `tools.search("words")` \
 finds them, `tools.describe("name")` shows one with its parameters. Their names: {names}"""
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(list[ToolEntry]).decode
 
 
 class Offer(msgspec.Struct):
@@ -126,8 +131,13 @@ def _simple(name: str, description: str, members: dict[str, Any], required: list
 
 
 def _told(entries: list[ToolEntry]) -> str:
-    if not entries:
-        return ""
+    return _described(_encode(entries)) if entries else ""
+
+
+@lru_cache(maxsize=64)
+def _described(encoded: bytes) -> str:
+    """Of the same tools again and again: it takes milliseconds, and every request needs it."""
+    entries = _decode(encoded)
     text = stubs(entries)
     if len(text) <= MAX_STUBS_CHARACTERS:
         return TOOLS.format(stubs=text)
