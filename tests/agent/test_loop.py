@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
@@ -22,7 +23,9 @@ from onehop.agent.events import (
     Limits,
     TurnStarted,
 )
-from onehop.agent.model import Function, Options
+from onehop.agent.model import Delta, Function, Message, ModelRequest, Options, TextPart, Tokens, TurnEnd
+from onehop.agent.upstreams.codec import Capabilities
+from onehop.agent.upstreams.router import Model
 from onehop.errors import (
     InvalidRequestError,
     SessionBusyError,
@@ -164,6 +167,31 @@ async def test_ends_that_the_model_decides(loop: Looping) -> None:
         events = await loop.run(asking())
         assert ended(events).reason == reason
         assert not of(CodeEnded, events)  # half a call is no call
+
+
+async def test_an_upstream_that_pauses(loop: Looping, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only servers of Messages do, amid their own tools: an upstream in this process says what they say."""
+    asked: list[ModelRequest] = []
+
+    async def turn(model: Model, request: ModelRequest) -> AsyncGenerator[Delta]:
+        asked.append(request)
+        message = Message("assistant", [TextPart(str(len(asked)))])
+        yield TurnEnd(message=message, stop="pause" if len(asked) == 1 else "end", tokens=Tokens())
+
+    async def resolve(name: str) -> Model:
+        able = Capabilities(hosted=True)
+        return Model(name=name, dialect="messages", capabilities=able, targets=())
+
+    monkeypatch.setattr(loop.agent.models, "turn", turn)
+    end = await loop.end(asking())
+    assert (end.reason, len(asked)) == ("answer", 2)
+    assert asked[1].messages[-1].parts == [TextPart("1")]  # as it is
+    monkeypatch.setattr(loop.agent.models, "resolve", resolve)
+    asked.clear()
+    request = asking(hosted={"type": "code_execution_20250825", "name": "code_execution"})
+    request.request.dialect = "messages"
+    assert ((await loop.end(request)).reason, len(asked)) == ("pause", 1)
+    assert (asked[0].raw_tools, asked[0].tools) == ([request.hosted], [])
 
 
 @pytest.mark.parametrize(
