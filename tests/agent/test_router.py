@@ -107,8 +107,13 @@ async def test_a_cancelled_task_hangs_up_at_once() -> None:
 async def test_one_connection_carries_turn_after_turn() -> None:
     with ModelServer([[Text("a")]]) as server:
         async with models({"up": upstream(server)}) as found:
+            (transport,) = (one.transport for one in found.upstreams.values())
             for _ in range(5):
                 assert said(await turn(found)) == "a"
+                # The turn is told before the last bytes of its answer are there, and with them the connection.
+                async with asyncio.timeout(30):
+                    while not transport.idle:
+                        await asyncio.sleep(0.001)
         assert server.connections == 1
 
 
