@@ -105,7 +105,8 @@ async def _until(source: LoopEvents, gone: asyncio.Future[None]) -> LoopEvents:
         finally:
             if not event.done():
                 event.cancel()
-        if not event.done() or event.cancelled():
+                await asyncio.wait({event})  # a generator that still runs cannot be closed
+        if event.cancelled():
             return
         try:
             yield event.result()
