@@ -9,7 +9,7 @@ from onehop.agent.service import Agent
 from onehop.api.mounts import Mount
 from onehop.sessions import Engine
 from onehop.tools.registry import Registry
-from onehop.wires import gemini, openai, otari
+from onehop.wires import anthropic, gemini, openai, otari
 
 
 class Wires:
@@ -29,6 +29,7 @@ class Wires:
         self.agent = Agent(engine, registry, keys)
         self.mounts: list[Mount] = [
             openai.mount(self.agent),
+            anthropic.mount(self.agent),
             gemini.mount(self.agent),
             otari.mount(engine),
         ]

@@ -23,12 +23,11 @@ from onehop.sessions.answers import Answer
 from onehop.sessions.caller import EXECUTE, READ
 from onehop.sessions.requests import CommandRequest, ExecuteRequest, SessionRequest, decode
 from onehop.sessions.run import new_id
+from onehop.wires.process import outcome
 
 PREFIX = "/otari"
 TAG = "Otari"
 BODY_BYTES = 4 * 1024 * 1024
-INTERRUPTED = 130
-"""128 + SIGINT, as shells say it."""
 OUTPUT_TYPE: tuple[Header, ...] = (
     (b"content-type", b"application/octet-stream"),
     (b"content-disposition", b"attachment"),
@@ -246,19 +245,6 @@ def _path(path: str) -> str:
 
 
 def _result(answer: Answer) -> Result:
-    """An execution's outcome in the terms of a process."""
-    stdout, stderr = answer.stdout, answer.stderr
-    shown = [text for one in answer.results if (text := one.get("text/plain"))]
-    if shown:
-        stdout = "\n".join([*([stdout.rstrip("\n")] if stdout else []), *shown]) + "\n"
-    if answer.error is not None:
-        stderr += answer.error.traceback + "\n"
-    if answer.status not in ("ok", "error"):
-        stderr += f"{answer.status}: {answer.reason}\n" if answer.reason else f"{answer.status}\n"
-    code = 0 if answer.status == "ok" else INTERRUPTED if answer.status == "interrupted" else 1
-    if isinstance(answer.exit_code, int) and answer.exit_code:
-        code = answer.exit_code
-    if code and not stderr:
-        stderr = f"it ended with exit status {code}\n"
+    done = outcome(answer)
     files = [OutputFile(file_id=one.path, filename=one.path.rpartition("/")[2]) for one in answer.files]
-    return Result(stdout=stdout, stderr=stderr, return_code=code, content=files)
+    return Result(stdout=done.stdout, stderr=done.stderr, return_code=done.return_code, content=files)
