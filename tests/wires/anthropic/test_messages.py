@@ -117,7 +117,7 @@ def test_shell_and_editor(sdk: Any, models: Models) -> None:
             Call("text_editor", {"command": "create", "path": "a.txt", "file_text": "one\ntwo\n"}),
         ]
     )
-    more = [
+    more: list[Any] = [
         [Call("text_editor", {"command": "str_replace", "path": "a.txt", "old_str": "two", "new_str": "2"})],
         [Call("text_editor", {"command": "view", "path": "a.txt"})],
         [Call("text_editor", {"command": "view", "path": "none.txt"})],
