@@ -159,3 +159,16 @@ def test_what_is_not_there(client: httpx2.Client, session: Session) -> None:
     assert client.get("/otari/nothing").json()["type"] == "not-found"
     assert client.delete(session.path).status_code == 204
     assert client.post(session.path + "/exec", json=body).status_code == 404
+
+
+def test_a_file_is_written(session: Session) -> None:
+    path = session.path + "/files"
+    written = session.client.post(path, files={"file": ("a.txt", b"hello")}, data={"path": "b/c.txt"})
+    assert (written.status_code, written.json()) == (201, {"path": "b/c.txt", "size_bytes": 5})
+    named = session.client.post(path, files={"file": ("a.txt", b"hi")})
+    assert named.json()["path"] == "a.txt"
+    assert session.result("code_execution", code="print(open('b/c.txt').read())")["stdout"] == "hello\n"
+    out = session.client.post(path, files={"file": ("a.txt", b"x")}, data={"path": "../out"})
+    assert out.status_code == 403
+    listed = session.client.get(path + "/list").json()["files"]
+    assert [one["path"] for one in listed] == ["a.txt", "b/c.txt"]

@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import AsyncIterator
 
 from onehop.agent.events import Container, ContainerChoice
+from onehop.agent.files import Files
 from onehop.agent.memory import Memory
 from onehop.agent.uploads import Uploads
 from onehop.errors import (
@@ -48,16 +49,21 @@ def private(name: str) -> str:
 
 
 class Containers:
-    """Args:
-    engine: whose sessions they are.
-    memory: which conversation uses which.
-    uploads: files that go into new ones.
+    """Opens and makes them.
+
+    Args:
+        engine: whose sessions they are.
+        memory: which conversation uses which.
+        uploads: files that go into new ones.
+
+    Attributes:
+        files: by id.
     """
 
     def __init__(self, engine: Engine, memory: Memory, uploads: Uploads) -> None:
         self._engine = engine
         self._memory = memory
-        self._uploads = uploads
+        self.files = Files(engine, memory, uploads)
         self._locks: dict[tuple[str, str], tuple[asyncio.Lock, int]] = {}
 
     async def open(self, choice: ContainerChoice, caller: Caller) -> tuple[Container, str]:
@@ -95,15 +101,16 @@ class Containers:
         return session
 
     async def put(self, session: str, upload: str, caller: Caller) -> str:
-        """Puts an uploaded file into the workspace; its path there.
+        """Puts an uploaded file, or one of another container, into the workspace; its path there.
+
+        Args:
+            upload: the file's id.
 
         Raises:
-            UploadNotFoundError: there is no such upload.
+            UploadNotFoundError: there is no such file.
             SessionNotFoundError, SessionEndedError, QuotaExceededError: it cannot be taken.
         """
-        async with self._uploads.read(caller, upload) as (row, chunks):
-            info = await self._engine.files.write(session, row.name, chunks, caller)
-        return info.path
+        return (await self.files.copy(upload, session, caller)).path
 
     async def _use(self, session: str, caller: Caller) -> SessionInfo:
         """It, with its time running anew: who names it uses it."""

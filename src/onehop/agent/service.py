@@ -24,6 +24,7 @@ class Agent:
         memory: what a request leaves for a later one.
         uploads: files of clients.
         containers: sessions that the loop's code runs in.
+        files: uploads and files in containers, by id.
         loop: carries out requests.
 
     Args:
@@ -39,6 +40,7 @@ class Agent:
         self.memory = Memory(engine.store)
         self.uploads = Uploads(engine.settings, engine.store)
         self.containers = Containers(engine, self.memory, self.uploads)
+        self.files = self.containers.files
         self.loop = Loop(engine, self.models, self.containers, self.memory, registry)
         self._stack = contextlib.AsyncExitStack()
 

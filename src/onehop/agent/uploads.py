@@ -10,7 +10,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -26,6 +26,8 @@ BUFFER_BYTES = 1024 * 1024
 LOOK_S = 300.0
 MAX_NAME_CHARACTERS = 255
 PREFIX = "file_"
+Late = tuple[str, float | None]
+"""Purpose, and seconds after which the file is gone."""
 
 log = logging.getLogger("onehop.agent")
 
@@ -68,19 +70,21 @@ class Uploads:
         purpose: str = "",
         media_type: str = "application/octet-stream",
         ttl_s: float | None = None,
+        late: Callable[[], Late] | None = None,
     ) -> UploadRow:
         """Takes a file; on any error nothing is left of it.
 
         Args:
             name: as the client calls it; folders in front of it are cut off.
             ttl_s: seconds after which it is gone; None for never.
+            late: asked for purpose and ttl_s once the content has ended: a form may say them after the file.
 
         Raises:
             InvalidRequestError: it has no usable name.
             TooLargeError: it is longer than `upload_mb`.
             QuotaExceededError: the owner's files together, or the disk.
         """
-        name = _checked_name(name)
+        name = checked_name(name)
         upload = PREFIX + new_id("").lstrip("_")
         path = self._folder / upload
         used = await self._store.read(lambda connection: uploads.used_bytes(connection, caller.owner))
@@ -108,6 +112,8 @@ class Uploads:
                     if len(waiting) >= BUFFER_BYTES:
                         await asyncio.to_thread(part.write, waiting)
                         waiting = bytearray()
+                if late is not None:
+                    purpose, ttl_s = late()
                 await asyncio.to_thread(_finish, part, bytes(waiting))
             now = time.time()
             row = UploadRow(
@@ -191,7 +197,8 @@ class Uploads:
             await asyncio.to_thread((self._folder / name).unlink, missing_ok=True)
 
 
-def _checked_name(name: str) -> str:
+def checked_name(name: str) -> str:
+    """Without folders and not too long. Raises InvalidRequestError for what is no name."""
     name = name.replace("\\", "/").rpartition("/")[2]
     try:
         name.encode()

@@ -6,6 +6,7 @@ request here: `return_code` and `stderr` tell. It must never answer 2xx for what
 
 from __future__ import annotations
 
+import secrets
 import time
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -21,8 +22,9 @@ from onehop.api.resources import Body, Operation
 from onehop.sessions import Engine
 from onehop.sessions.answers import Answer
 from onehop.sessions.caller import EXECUTE, READ
-from onehop.sessions.requests import CommandRequest, ExecuteRequest, SessionRequest, decode
+from onehop.sessions.requests import CommandRequest, ExecuteRequest, MoveRequest, SessionRequest, decode
 from onehop.sessions.run import new_id
+from onehop.wires.multipart import Form
 from onehop.wires.process import outcome
 
 PREFIX = "/otari"
@@ -149,6 +151,7 @@ class Otari:
             ),
             Operation("GET", one + "/files/list", self.list, "otariListFiles", TAG, "The files", scope=READ),
             Operation("GET", one + "/files", self.read, "otariGetFile", TAG, "One file", scope=READ),
+            Operation("POST", one + "/files", self.write, "otariPutFile", TAG, "Write one", scope=EXECUTE),
         ]
 
     async def create(self, call: Call) -> None:
@@ -237,6 +240,23 @@ class Otari:
             async for chunk in chunks:
                 await call.send({"type": "http.response.body", "body": chunk, "more_body": True})
             await call.send({"type": "http.response.body", "body": b""})
+
+    async def write(self, call: Call) -> None:
+        session = call.path["session_id"]
+        form = await Form.read(call, await self._engine.files.limit_bytes(session, call.caller))
+        if form.file is None or form.file.field != "file":
+            raise errors.InvalidRequestError("file: the form has no file in that field", field="file")
+        # The path may stand behind the file, which is read once: it goes to its place afterwards.
+        part = f".upload-{secrets.token_hex(8)}"
+        found = await self._engine.files.write(session, part, form.content(), call.caller)
+        path = _path(form.fields.get("path", "") or form.file.name)
+        try:
+            move = MoveRequest(move_to=path, overwrite=True)
+            await self._engine.files.move(session, part, move, call.caller)
+        except errors.ProblemError:
+            await self._engine.files.delete(session, part, call.caller)
+            raise
+        await call.answer(encode_json({"path": path, "size_bytes": found.bytes}), status=201)
 
 
 def _path(path: str) -> str:

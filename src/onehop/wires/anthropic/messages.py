@@ -107,7 +107,7 @@ class Messages:
                     "container_upload: there is no code execution tool that could use the file",
                     field="messages",
                 )
-            row = await self._agent.uploads.get(call.caller, upload.file)
+            row = await self._agent.files.get(upload.file, call.caller)
             if loop.container.session:
                 await self._agent.containers.put(loop.container.session, upload.file, call.caller)
             else:

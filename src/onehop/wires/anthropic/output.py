@@ -12,7 +12,7 @@ from typing import Any
 from onehop.agent import events
 from onehop.agent.containers import public
 from onehop.agent.events import Kind, LoopEnd, LoopEvent
-from onehop.agent.files import file_id
+from onehop.agent.files import OUTPUT_FILE, file_id
 from onehop.agent.model import (
     CallPart,
     RawPart,
@@ -30,7 +30,6 @@ from onehop.wires.anthropic.request import OURS, SERVER_TOOLS, USE
 from onehop.wires.process import outcome
 
 CONTAINER = "container"
-OUTPUT_FILE = "file_w"
 NAMES: dict[Kind, str] = {kind: name for name, kind in SERVER_TOOLS.items()}
 MEMBERS: dict[Kind, str] = {"python": "code", "bash": "command"}
 STOPS = {

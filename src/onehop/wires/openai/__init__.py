@@ -7,6 +7,8 @@ from onehop.api.mounts import Mount
 from onehop.api.resources import Operation
 from onehop.wires.openai import errors, models
 from onehop.wires.openai.chat import Chat
+from onehop.wires.openai.containers import ContainersApi
+from onehop.wires.openai.files import FilesApi
 from onehop.wires.openai.responses import Responses
 
 PREFIX = "/v1"
@@ -17,6 +19,8 @@ def mount(agent: Agent) -> Mount:
     operations: list[Operation] = [
         *Chat(agent).operations(),
         *Responses(agent).operations(),
+        *ContainersApi(agent).operations(),
+        *FilesApi(agent).operations(),
         *models.operations(PREFIX, agent.models),
     ]
     return Mount(PREFIX, operations, errors.refuse)

@@ -161,7 +161,7 @@ class Responses:
                 )
                 name, upload = row.name, row.id
             else:
-                name = (await uploads.get(call.caller, upload)).name
+                name = (await self._agent.files.get(upload, call.caller)).name
             if loop.container.session:
                 await self._agent.containers.put(loop.container.session, upload, call.caller)
             else:
@@ -169,7 +169,7 @@ class Responses:
             file.part[file.at] = TextPart(IN_PLACE.format(name=name))
 
     async def _content(self, call: Call, upload: str) -> tuple[str, str]:
-        async with self._agent.uploads.read(call.caller, upload) as (row, chunks):
+        async with self._agent.files.read(upload, call.caller) as (row, chunks):
             if row.bytes > MAX_IMAGE_BYTES:
                 raise InvalidRequestError(f"input: the picture {row.name!r} is too large", field="input")
             raw = b"".join([chunk async for chunk in chunks])
