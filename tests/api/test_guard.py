@@ -84,7 +84,7 @@ def test_an_allowed_origin(client: httpx2.Client) -> None:
     headers = {"origin": "https://app.example", "sec-fetch-site": "cross-site"}
     preflight = client.options("/api/execute", headers={**headers, "access-control-request-method": "POST"})
     assert preflight.status_code == 204
-    assert "content-type" in preflight.headers["access-control-allow-headers"]
+    assert preflight.headers["access-control-allow-headers"] == "authorization, *"
     response = client.post("/api/execute", json={"code": "1"}, headers=headers)
     assert response.status_code == 200
     assert response.headers["access-control-allow-origin"] == "https://app.example"

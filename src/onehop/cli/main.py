@@ -20,6 +20,7 @@ COMMANDS = {
     "serve": "serve the API on this machine",
     "run": "run a file or a piece of code and fetch what it made",
     "repl": "a Python shell on a session",
+    "chat": "talk to a model that runs code",
     "sessions": "list, show, extend and delete a server's sessions",
     "files": "list, fetch, send, move and delete files of a session's workspace",
     "env": "add, list and remove environments: sets of packages that sessions can name",

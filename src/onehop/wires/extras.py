@@ -39,7 +39,8 @@ class Extras(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         code: whether the model gets the Python tool, where the protocol has no word for it.
         conversation: which conversation's container the code runs in; it is made when it is not there.
         container: this container's id instead.
-        expired: a container that has expired is an error, or replaced (`restart`), and the model is told.
+        expired: a container that has expired is an error (as when nothing is said), or replaced (`restart`), and the
+            model is told.
         tools: registered tools (names, patterns) that the code may call.
         code_callable: names of the request's own functions that the code may call.
         limits: of this request.
@@ -49,7 +50,7 @@ class Extras(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     code: bool | None = None
     conversation: str = ""
     container: str = ""
-    expired: Literal["error", "restart"] = "error"
+    expired: Literal["error", "restart"] | None = None
     tools: list[str] = []
     code_callable: list[str] = []
     limits: LimitFields | None = None
@@ -59,11 +60,16 @@ class Extras(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 def read(call: Call, given: Extras | None) -> Extras:
     """The body's, completed from the headers. Raises InvalidRequestError."""
     extras = given or Extras()
-    if not extras.conversation and (text := _text(call, CONVERSATION)):
+    if extras.conversation and extras.container:
+        raise InvalidRequestError(
+            "onehop: `conversation` and `container` both name where the code runs; leave out one",
+            field="onehop.container",
+        )
+    if not extras.conversation and not extras.container and (text := _text(call, CONVERSATION)):
         extras.conversation = text
     if not extras.tools and (text := _text(call, TOOLS)):
         extras.tools = [name.strip() for name in text.split(",") if name.strip()]
-    if given is None and (text := _text(call, EXPIRED)):
+    if extras.expired is None and (text := _text(call, EXPIRED)):
         if text not in ("error", "restart"):
             raise InvalidRequestError(
                 f"Onehop-Expired: expected error or restart, got {text[:40]!r}", field="Onehop-Expired"

@@ -11,7 +11,7 @@ import openai
 import pytest
 
 from tests.api.gateway import Gateway
-from tests.models.script import Call, Calls, Gate, Pause, Raw, Refusal, Request, Status, Text, Turn
+from tests.models.script import Call, Calls, Gate, Pause, Raw, Reasoning, Refusal, Request, Status, Text, Turn
 from tests.wires.conftest import Models
 
 USER = [{"role": "user", "content": "What is it?"}]
@@ -107,15 +107,39 @@ def test_who_asks_sees_the_work(sdk: openai.OpenAI, models: Models) -> None:
         "container", "code", "code.done", "output", "done",
     ]  # fmt: skip
     done = work[-1]
-    assert (done["status"], done["files"], done["error"]["name"]) == ("error", ["a.txt"], "ZeroDivisionError")
+    assert (done["status"], done["error"]["name"]) == ("error", "ZeroDivisionError")
+    file = done["files"][0]
+    assert (file["path"], sdk.containers.files.content.retrieve(
+        file["file_id"], container_id=work[0]["id"].replace("ses_", "cntr_")
+    ).read()) == ("a.txt", b"x")  # fmt: skip
     _, chunks = streamed(sdk, extra_body=show)
     told = [
         one.choices[0].delta.onehop for one in chunks if "onehop" in (one.choices[0].delta.model_extra or {})
     ]
     assert "".join(one["text"] for one in told if one["type"] == "code.delta") == code
     assert [one["type"] for one in told if one["type"] != "code.delta"] == [
-        "container", "code", "code.done", "output", "done",
+        "container", "code", "code.done", "output", "done", "end",
     ]  # fmt: skip
+
+
+def test_reasoning_is_passed_on_and_is_no_text(sdk: openai.OpenAI, models: Models) -> None:
+    models.play([Turn([Reasoning("First, think."), python("1")]), [Reasoning("Then"), Text("One.")]] * 2)
+    message = ask(sdk).choices[0].message
+    assert (message.content, message.reasoning_content) == ("One.", "First, think.Then")
+    text, chunks = streamed(sdk)
+    deltas = [one.choices[0].delta.model_extra or {} for one in chunks if one.choices]
+    assert (text, "".join(one.get("reasoning_content", "") for one in deltas)) == (
+        "One.",
+        "First, think.Then",
+    )
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_wanted_json_is_the_last_turns_text(sdk: openai.OpenAI, models: Models, stream: bool) -> None:
+    models.play([Turn([Text('{"step": 1}', pieces=3), python("1")]), [Text('{"step": 2}', pieces=3)]])
+    given: dict[str, Any] = {"response_format": {"type": "json_object"}}
+    text = streamed(sdk, **given)[0] if stream else ask(sdk, **given).choices[0].message.content
+    assert text == '{"step": 2}'
 
 
 def test_without_code_it_is_passed_through(sdk: openai.OpenAI, models: Models) -> None:
@@ -290,6 +314,7 @@ def test_limits(sdk: openai.OpenAI, models: Models, limits: dict[str, int], reas
     answer = ask(sdk, extra_body={"onehop": {"limits": limits}})
     assert answer.usage.onehop["end"] == reason
     assert answer.usage.onehop["detail"]
+    assert answer.choices[0].finish_reason == "length"
 
 
 def test_the_time_of_a_request_is_limited(sdk: openai.OpenAI, models: Models) -> None:
@@ -318,7 +343,10 @@ def test_the_time_of_a_request_is_limited(sdk: openai.OpenAI, models: Models) ->
         ({"messages": [{"role": "user", "content": [{"type": "video"}]}]}, "messages[0].content[0].type"),
         ({"temperature": "hot"}, "temperature"),
         ({"stop": 7}, "stop"),
+        ({"stream": True, "stream_options": {"include_usage": "no"}}, "stream_options.include_usage"),
+        ({"tools": [{"type": "function", "function": {"name": "x", "strict": 1}}]}, "tools[0].function.strict"),
         ({"onehop": {"shows": True}}, "onehop"),
+        ({"onehop": {"conversation": "a", "container": "cntr_x"}}, "onehop.container"),
         ({"onehop": {"code_callable": ["nobody"]}}, "onehop.code_callable"),
     ],
 )  # fmt: skip
@@ -391,6 +419,7 @@ def test_an_expired_container_is_told_or_replaced(
     with pytest.raises(openai.NotFoundError) as told:
         ask(sdk, extra_body={"onehop": talk})
     assert told.value.code == "container_expired"
-    ask(sdk, extra_body={"onehop": {**talk, "expired": "restart"}})
+    # By a header, which counts where the body says nothing.
+    ask(sdk, extra_body={"onehop": talk}, extra_headers={"Onehop-Expired": "restart"})
     assert "has expired" in results(models.sent[4])[0]
     assert "NameError" in results(models.sent[4])[0]

@@ -1,7 +1,8 @@
 """Chat Completions with the loop inside: an ordinary client sees an ordinary answer.
 
-What the model says in all turns of a request is one answer, turns apart by an empty line. Calls of the client's own
-functions are answered to as usual; ours are not seen, except by a client that asks with `onehop: {"show": true}`.
+What the model says in all turns of a request is one answer, turns apart by an empty line; where the client wants JSON,
+it is what the last turn says. Calls of the client's own functions are answered to as usual; ours are not seen, except
+by a client that asks with `onehop: {"show": true}`. Reasoning is `reasoning_content`, as DeepSeek and vLLM name it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import msgspec
 from onehop.agent import events
 from onehop.agent.containers import private
 from onehop.agent.events import Kind, LoopEnd, LoopEvent, LoopRequest
-from onehop.agent.model import RefusalDelta, TextDelta, Tokens, TurnEnd
+from onehop.agent.files import file_id
+from onehop.agent.model import ReasoningDelta, RefusalDelta, TextDelta, Tokens, TurnEnd
 from onehop.agent.service import Agent
 from onehop.api.asgi import JSON, Call, encode_json
 from onehop.api.resources import Body, Operation
@@ -26,9 +28,9 @@ from onehop.wires.openai import chat_request, errors
 
 PATH = "/v1/chat/completions"
 DONE = b"data: [DONE]\n\n"
-FINISH = {"answer": "stop", "pause": "stop", "length": "length", "refusal": "content_filter", "max_tokens": "length",
+FINISH = {"answer": "stop", "pause": "stop", "refusal": "content_filter",
           "foreign_calls": "tool_calls", "suspended": "tool_calls"}  # fmt: skip
-"""By LoopEnd.reason; what the loop's own limits and guards ended is `stop`, and `usage.onehop` says why."""
+"""By LoopEnd.reason; what a limit or a guard ended is `length`, and `usage.onehop` says which."""
 
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
@@ -58,7 +60,8 @@ class Chat:
         more = extras.read(call, request.extras)
         loop = self._loop_request(call, request, more)
         run = self._agent.loop.run(loop)
-        answer = _Answer(request.model.model, show=more.show)
+        whole = bool(loop.kinds) and request.model.options.schema is not None
+        answer = _Answer(request.model.model, show=more.show, whole=whole)
         if request.stream:
             chunks = _Chunks(answer, include_usage=request.include_usage)
             await streaming.stream(call, run, chunks.of, chunks.failed)
@@ -80,9 +83,13 @@ class Chat:
 
 
 class _Answer:
-    """What becomes of the loop's events."""
+    """What becomes of the loop's events.
 
-    def __init__(self, model: str, *, show: bool) -> None:
+    Args:
+        whole: the answer is the last turn's text alone, as texts of several turns together are no JSON.
+    """
+
+    def __init__(self, model: str, *, show: bool, whole: bool) -> None:
         self.id = new_id("chatcmpl").replace("_", "-", 1)
         self.created = int(time.time())
         self.model = model
@@ -90,13 +97,18 @@ class _Answer:
         self.end: LoopEnd | None = None
         self.calls: list[dict[str, Any]] = []
         self.work: list[dict[str, Any]] = []
-        self._text: list[str] = []
+        self._texts: list[str] = []
+        self._thoughts: list[str] = []
         self._refusal: list[str] = []
-        self._apart = False
+        self._whole = whole
+        self._turn: list[str] = []
+        self._last: list[str] = []
+        self._container = ""
 
     def take(self, event: LoopEvent) -> None:
-        if isinstance(event, TextDelta):
-            self._text.append(self.text(event.text))
+        self._texts.append(self.text(event))
+        if isinstance(event, ReasoningDelta):
+            self._thoughts.append(event.text)
         elif isinstance(event, RefusalDelta):
             self._refusal.append(event.text)
         elif isinstance(event, events.ForeignCall):
@@ -105,32 +117,39 @@ class _Answer:
             self.calls += [_call(one.id, one.name, one.arguments) for one in event.calls]
         elif isinstance(event, LoopEnd):
             self.end = event
-        elif self.show and (shown := shown_work(event)) is not None:
+        elif self.show and (shown := self.shown(event)) is not None:
             self.work.append(shown)
-        self.turned(event)
 
-    def text(self, text: str) -> str:
-        """A piece of text, apart from that of an earlier turn."""
-        if self._apart:
-            self._apart = False
-            return "\n\n" + text
-        return text
+    def text(self, event: LoopEvent) -> str:
+        """What an event adds to the answer's text."""
+        if isinstance(event, TextDelta):
+            begins = not self._turn and bool(self._last)
+            self._turn.append(event.text if self._whole else "")
+            if not self._whole:
+                return "\n\n" + event.text if begins else event.text
+        elif isinstance(event, TurnEnd) and self._turn:
+            self._last, self._turn = self._turn, []
+        elif isinstance(event, LoopEnd):
+            return "".join(self._turn or self._last)
+        return ""
 
-    def turned(self, event: LoopEvent) -> None:
-        if isinstance(event, TurnEnd) and any(
-            part.text for part in event.message.parts if hasattr(part, "text")
-        ):
-            self._apart = True
+    def shown(self, event: LoopEvent) -> dict[str, Any] | None:
+        """An event of our tools' work, for clients that ask."""
+        if isinstance(event, events.ContainerOpened):
+            self._container = event.container.session
+        return shown_work(event, self._container)
 
     def document(self) -> dict[str, Any]:
         assert self.end is not None
-        text = "".join(self._text)
+        text = "".join(self._texts)
         message: dict[str, Any] = {
             "role": "assistant",
             "content": text or (None if self.calls or self._refusal else self.end.detail),
             "refusal": "".join(self._refusal) or None,
             "annotations": [],
         }
+        if self._thoughts:
+            message["reasoning_content"] = "".join(self._thoughts)
         if self.calls:
             message["tool_calls"] = self.calls
         if self.show:
@@ -159,23 +178,26 @@ class _Chunks:
     def of(self, event: LoopEvent) -> bytes:
         """An event's chunks; the first has the role."""
         chunks = self._of(event)
-        self._answer.turned(event)
+        text = self._answer.text(event)
+        if text:
+            self._told = True
+            chunks = self._before + b'{"content":' + encode_json(text) + b"}" + self._after + chunks
+        if isinstance(event, LoopEnd):
+            chunks += self._end(event)
         if chunks and not self._begun:
             self._begun = True
             return self._delta({"role": "assistant", "content": ""}) + chunks
         return chunks
 
     def _of(self, event: LoopEvent) -> bytes:
-        if isinstance(event, TextDelta):
-            self._told = True
-            text = encode_json(self._answer.text(event.text))
-            return self._before + b'{"content":' + text + b"}" + self._after
+        if isinstance(event, ReasoningDelta):
+            return self._delta({"reasoning_content": event.text})
         if isinstance(event, RefusalDelta):
             self._told = True
             return self._delta({"refusal": event.text})
         if isinstance(event, events.ForeignStarted):
             return self._call(event.id, event.name, "")
-        if isinstance(event, events.ForeignDelta):
+        if isinstance(event, events.ForeignDelta) and event.id in self._calls:
             part = {"index": self._calls[event.id], "function": {"arguments": event.text}}
             return self._delta({"tool_calls": [part]})
         if isinstance(event, events.ForeignCall):
@@ -184,9 +206,7 @@ class _Chunks:
             return self._call(event.part.id, event.part.name, event.part.arguments)
         if isinstance(event, events.CodeCalls):
             return b"".join(self._call(one.id, one.name, one.arguments) for one in event.calls)
-        if isinstance(event, LoopEnd):
-            return self._end(event)
-        if self._answer.show and (shown := shown_work(event)) is not None:
+        if self._answer.show and (shown := self._answer.shown(event)) is not None:
             return self._delta({"onehop": shown})
         return b""
 
@@ -203,7 +223,8 @@ class _Chunks:
         if not self._told and end.detail:
             said = self._delta({"content": end.detail})
         head = self._answer.head("chat.completion.chunk")
-        choice = {"index": 0, "delta": {}, "finish_reason": finish(end), "logprobs": None}
+        delta = {"onehop": {"type": "end"} | extras.report(end)} if self._answer.show else {}
+        choice = {"index": 0, "delta": delta, "finish_reason": finish(end), "logprobs": None}
         last = head | {"choices": [choice]}
         if self._include_usage:
             last["usage"] = None
@@ -217,8 +238,8 @@ class _Chunks:
         return b"data: " + encode_json({"error": errors.document(error)}) + b"\n\n" + DONE
 
 
-def shown_work(event: LoopEvent) -> dict[str, Any] | None:
-    """An event of our tools' work, for clients that ask; see docs/wires/openai.md."""
+def shown_work(event: LoopEvent, container: str) -> dict[str, Any] | None:
+    """An event of the work in `container`, or None; see docs/wires/openai.md."""
     if isinstance(event, events.CodeStarted):
         return {"type": "code", "call": event.call, "kind": event.kind}
     if isinstance(event, events.CodeDelta):
@@ -236,7 +257,9 @@ def shown_work(event: LoopEvent) -> dict[str, Any] | None:
         found: dict[str, Any] = {"type": "done", "call": event.call, "status": "refused", "files": []}
         if answer is not None:
             found["status"] = answer.status
-            found["files"] = [one.path for one in answer.files]
+            found["files"] = [
+                {"path": one.path, "file_id": file_id(container, one.path)} for one in answer.files
+            ]
             if answer.error is not None:
                 found["error"] = msgspec.structs.asdict(answer.error)
         return found
@@ -244,7 +267,7 @@ def shown_work(event: LoopEvent) -> dict[str, Any] | None:
 
 
 def finish(end: LoopEnd) -> str:
-    return FINISH.get(end.reason, "stop")
+    return FINISH.get(end.reason, "length")
 
 
 def usage(end: LoopEnd) -> dict[str, Any]:

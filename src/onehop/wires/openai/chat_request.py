@@ -80,9 +80,8 @@ def read(document: Any) -> ChatRequest:
         options=_options(body),
         dialect="chat",
     )
-    return ChatRequest(
-        model=request, extras=extras, stream=stream, include_usage=bool(stream_options.get("include_usage"))
-    )
+    usage = members.optional_flag(stream_options.get("include_usage"), "stream_options.include_usage")
+    return ChatRequest(model=request, extras=extras, stream=stream, include_usage=bool(usage))
 
 
 # --- messages -----------------------------------------------------------------------------------------
@@ -204,7 +203,7 @@ def _tools(tools: Any) -> list[Function]:
                 name=function["name"],
                 description=str(function.get("description") or ""),
                 parameters=parameters,
-                strict=function.get("strict"),
+                strict=members.optional_flag(function.get("strict"), f"{where}.function.strict"),
             )
         )
     return found
@@ -226,13 +225,11 @@ def _options(body: dict[str, Any]) -> Options:
         seed=members.number(body.pop("seed", None), "seed", whole=True),
         reasoning=body.pop("reasoning_effort", None),
         choice=_choice(body.pop("tool_choice", None)),
-        parallel_calls=body.pop("parallel_tool_calls", None),
+        parallel_calls=members.optional_flag(body.pop("parallel_tool_calls", None), "parallel_tool_calls"),
         schema=_schema(body.pop("response_format", None)),
     )
     if options.reasoning is not None and not isinstance(options.reasoning, str):
         raise members.wrong("reasoning_effort", "a text")
-    if options.parallel_calls is not None and not isinstance(options.parallel_calls, bool):
-        raise members.wrong("parallel_tool_calls", "true or false")
     options.extra = body
     return options
 
@@ -263,7 +260,7 @@ def _schema(given: Any) -> Schema | None:
             name=str(about.get("name") or ""),
             description=str(about.get("description") or ""),
             schema=about.get("schema", {}),
-            strict=about.get("strict"),
+            strict=members.optional_flag(about.get("strict"), "response_format.json_schema.strict"),
         )
     raise InvalidRequestError(
         "response_format: expected text, json_object, or json_schema with its schema", field="response_format"

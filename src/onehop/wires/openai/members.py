@@ -10,7 +10,8 @@ import msgspec
 from onehop.errors import InvalidRequestError
 from onehop.wires.extras import Extras
 
-DATA_URL = re.compile(r"data:([\w.+/-]+);base64,", re.ASCII)
+DATA_URL = re.compile(r"data:([\w.+/-]+)(?:;[\w.+-]+=[^;,]*)*;base64,", re.ASCII)
+"""With its parameters, which no kind of upstream has a word for; source: RFC 2397."""
 
 
 def extras(given: Any) -> Extras | None:
@@ -32,6 +33,12 @@ def text(body: dict[str, Any], name: str) -> str:
 def flag(body: dict[str, Any], name: str) -> bool:
     value = body.pop(name, False)
     if not isinstance(value, bool):
+        raise wrong(name, "true or false")
+    return value
+
+
+def optional_flag(value: Any, name: str) -> bool | None:
+    if value is not None and not isinstance(value, bool):
         raise wrong(name, "true or false")
     return value
 

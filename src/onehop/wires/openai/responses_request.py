@@ -206,7 +206,7 @@ def _function(tool: dict[str, Any], where: str) -> Function:
         name=tool["name"],
         description=str(tool.get("description") or ""),
         parameters=parameters,
-        strict=tool.get("strict"),
+        strict=members.optional_flag(tool.get("strict"), f"{where}.strict"),
     )
 
 
@@ -464,7 +464,7 @@ def _schema(form: Any) -> Schema | None:
             name=str(form.get("name") or ""),
             description=str(form.get("description") or ""),
             schema=form["schema"],
-            strict=form.get("strict"),
+            strict=members.optional_flag(form.get("strict"), "text.format.strict"),
         )
     raise InvalidRequestError(
         "text.format: expected text, json_object, or json_schema with its schema", field="text.format"
