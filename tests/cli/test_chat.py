@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.cli.processes import Server, onehop
+from tests.cli.processes import Server, onehop, wait_until
 from tests.cli.terminals import Terminal
 from tests.models.script import Call, Gate, Pause, Reply, Script, Status, Text, Turn
 from tests.models.server import ModelServer
@@ -133,6 +134,17 @@ def test_ctrl_c_stops_the_answer_and_keeps_the_chat(terminal: Terminal, models: 
     terminal.expect(r"Still here\.")
     told = [one["content"] for one in models.requests[1].body["messages"]]
     assert told == ["A story.", "Once upon", "Are you?"]
+
+
+def test_a_closed_terminal_ends_the_session(terminal: Terminal, server: Server, models: ModelServer) -> None:
+    gate = Gate()
+    play(models, [[python("x = 1")], [Text("Still"), Pause(gate)]])
+    terminal.type("Go.\n")
+    terminal.expect("Still")
+    assert sessions(server) == 1
+    os.kill(terminal.process.pid, signal.SIGHUP)
+    assert terminal.wait() == 128 + signal.SIGHUP
+    wait_until(lambda: sessions(server) == 0, 20, "the session has ended")
 
 
 def test_one_question(server: Server, models: ModelServer, tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ def test_bash_completes_commands_actions_and_flags() -> None:
     assert complete("env", "add", "name", "-r", "wanted.txt", "--py") == {"--python-packages"}
     assert complete("serve", "--idle") == {"--idle-timeout-s"}
     assert complete("completion", "") >= set(SHELLS)
+    assert complete("chat", "--up") == {"--upstreams"}
     assert complete("help", "do") == {"doctor"}
     assert complete("run", "notebook") == set()  # files: bash's own business
 

@@ -118,8 +118,10 @@ def test_a_reader_of_one_byte_a_second_holds_up_nobody(server: FaultServer, clie
         assert reader.recv(1) == b"T"
         for _ in range(5):
             works(client)
-        assert resident(server.gateway()) - before < 64 * MIB
         assert time.monotonic() - started_s < 20
+        # The answer of 10 MB is written down meanwhile, by another thread; its copies are gone then.
+        gateway = server.gateway()
+        wait_until(lambda: resident(gateway) - before < 48 * MIB, 20, "its memory is small again")
 
 
 def test_a_slow_download_holds_up_nobody(server: FaultServer, client: httpx2.Client) -> None:

@@ -69,7 +69,7 @@ def test_the_older_versions_are_older() -> None:
 
 
 @pytest.mark.parametrize("sdk", ["current", "older"])
-@pytest.mark.parametrize("name", ["openai_responses.py", "anthropic_messages.py"])
+@pytest.mark.parametrize("name", ["openai_responses.py", "openai_chat.py", "anthropic_messages.py"])
 def test_dice(gateway: Gateway, models: Models, tmp_path: Path, name: str, sdk: str) -> None:
     models.play(
         [

@@ -74,7 +74,7 @@ def main(arguments: argparse.Namespace) -> int:
             "--upstreams, --models and --tools are for an engine of its own; leave out --url"
         )
     where = Where(arguments.url)
-    with contextlib.ExitStack() as stack:
+    with connection.ended_by_signals(), contextlib.ExitStack() as stack:
         with connection.telling("starting"):
             place = where.find()
         http = stack.enter_context(connect(place))

@@ -11,11 +11,13 @@ import dataclasses
 import json
 import os
 import re
+import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from onehop.errors import ConfigurationError, UnauthorizedError
@@ -149,3 +151,18 @@ def telling(what: str) -> Iterator[None]:
         teller.join()
         if time.monotonic() - started_s >= TELL_EVERY_S:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """SIGTERM and a closed terminal leave as Ctrl-D does, so that the session ends."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

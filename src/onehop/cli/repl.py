@@ -82,7 +82,7 @@ def main(arguments: argparse.Namespace) -> int:
     url = arguments.url or (connection.DEFAULT_URL if arguments.session else "")
     if arguments.home is not None:
         os.environ["ONEHOP_HOME"] = str(options.load(arguments).home)
-    with _ended_by_signals(), contextlib.ExitStack() as stack:
+    with connection.ended_by_signals(), contextlib.ExitStack() as stack:
         client = stack.enter_context(Client(url))
         try:
             session = _session(client, arguments)
@@ -114,21 +114,6 @@ def _end(session: Session, *, keep: bool) -> None:
     if not keep:
         with contextlib.suppress(OnehopError):
             session.close()
-
-
-@contextlib.contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """SIGTERM and a closed terminal leave as Ctrl-D does, so that the session ends."""
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class Shell:
