@@ -35,7 +35,7 @@ export HYPOTHESIS_STORAGE_DIRECTORY := $(CACHE)/hypothesis
 PYTEST_FLAGS := -o cache_dir=$(CACHE)/pytest
 endif
 
-.PHONY: help run test check format lock bench soak setup environment clean stale
+.PHONY: help run test check compatibility format lock bench soak setup environment clean stale
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -51,6 +51,9 @@ check: $(VENV)/.ready-dev ## ruff (lint, format), mypy --strict, and the layers 
 	@$(PY) -m ruff format --check $(CODE)
 	@$(PY) -m mypy $(filter-out examples,$(CODE))
 	@$(PY) -m pytest $(PYTEST_FLAGS) -q tests/test_layers.py
+
+compatibility: $(VENV)/.ready-dev environment ## run the tests with other companies' clients; writes COMPATIBILITY.md
+	@$(PY) -m pytest $(PYTEST_FLAGS) -m compat --compatibility $(PYTEST_ARGS)
 
 format: $(VENV)/.ready-dev ## let ruff format the code and fix what it can
 	@$(PY) -m ruff format $(CODE)
@@ -78,10 +81,10 @@ clean: ## remove the virtual environment and all caches (ONEHOP_HOME stays)
 $(VENV)/.ready-server: requirements.lock pyproject.toml scripts/setup $(STALE)
 	@scripts/setup server
 
-$(VENV)/.ready-dev: requirements-dev.lock requirements-older.lock pyproject.toml scripts/setup $(STALE)
+$(VENV)/.ready-dev: requirements-dev.lock requirements-older.lock requirements-langchain.lock pyproject.toml scripts/setup $(STALE)
 	@scripts/setup dev
 
-$(VENV)/.ready-bench: requirements-bench.lock requirements-older.lock pyproject.toml scripts/setup $(STALE)
+$(VENV)/.ready-bench: requirements-bench.lock requirements-older.lock requirements-langchain.lock pyproject.toml scripts/setup $(STALE)
 	@scripts/setup bench
 
 # With PYTHONDONTWRITEBYTECODE set nobody else would write our bytecode, and every start would compile the whole

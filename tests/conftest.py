@@ -14,6 +14,7 @@ from onehop.environments.build import ensure
 from onehop.environments.model import Environment
 from onehop.errors import WeakIsolationError
 from onehop.supervisor.spawn import SupervisorHandle, SupervisorSettings, start
+from tests.compatibility import Recorder
 from tests.driver import Driver, Session
 
 NO_SKIP = os.environ.get("ONEHOP_TEST_NO_SKIP") == "1"
@@ -24,7 +25,13 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-def pytest_configure() -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--compatibility", action="store_true", help="write COMPATIBILITY.md from what passes")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--compatibility"):
+        config.pluginmanager.register(Recorder(collect_only=False))
     # A run in the background of a shell has SIGINT ignored, and so would have all that it starts.
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -69,7 +69,20 @@ def test_the_older_versions_are_older() -> None:
 
 
 @pytest.mark.parametrize("sdk", ["current", "older"])
-@pytest.mark.parametrize("name", ["openai_responses.py", "openai_chat.py", "anthropic_messages.py"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(
+            "openai_responses.py", marks=pytest.mark.compat("OpenAI", "Responses with code_interpreter")
+        ),
+        pytest.param(
+            "openai_chat.py", marks=pytest.mark.compat("OpenAI", "Chat Completions with the loop inside")
+        ),
+        pytest.param(
+            "anthropic_messages.py", marks=pytest.mark.compat("Anthropic", "Messages with code execution")
+        ),
+    ],
+)
 def test_dice(gateway: Gateway, models: Models, tmp_path: Path, name: str, sdk: str) -> None:
     models.play(
         [
@@ -86,6 +99,7 @@ def test_dice(gateway: Gateway, models: Models, tmp_path: Path, name: str, sdk: 
     assert told.count("(30 tokens of all turns)") == 2
 
 
+@pytest.mark.compat("Anthropic", "programmatic tool calling")
 @pytest.mark.parametrize("sdk", ["current", "older"])
 def test_programmatic(gateway: Gateway, models: Models, tmp_path: Path, sdk: str) -> None:
     script: list[Any] = [[python(PROGRAM)], [Text("The south.")]]

@@ -47,6 +47,7 @@ def session(client: httpx2.Client) -> Iterator[Session]:
     assert client.delete(session.path).status_code in (204, 404)
 
 
+@pytest.mark.compat("Otari", "code, its state")
 def test_state_stays(session: Session) -> None:
     assert session.result("code_execution", code="x = 41")["stdout"] == ""
     assert session.result("code_execution", code="print('so:'); x + 1")["stdout"] == "so:\n42\n"
@@ -68,6 +69,7 @@ def test_code_that_takes_too_long_is_an_answer(session: Session) -> None:
     assert "\ntimeout: " in late["stderr"]
 
 
+@pytest.mark.compat("Otari", "shell commands")
 def test_a_command_has_its_exit_status(session: Session) -> None:
     done = session.result("bash_code_execution", command="echo out; echo err >&2; exit 3")
     assert (done["stdout"], done["stderr"], done["return_code"]) == ("out\n", "err\n", 3)
@@ -85,6 +87,7 @@ def test_files_that_code_made_are_named(session: Session) -> None:
     assert (read.status_code, read.text, read.headers["content-disposition"]) == (200, "hello", "attachment")
 
 
+@pytest.mark.compat("Otari", "the editor")
 def test_the_editor(session: Session) -> None:
     text = "one\ntwo\nthree\n"
     assert session.edit("create", "a.txt", file_text=text)["stdout"] == "Created a.txt"
@@ -161,6 +164,7 @@ def test_what_is_not_there(client: httpx2.Client, session: Session) -> None:
     assert client.post(session.path + "/exec", json=body).status_code == 404
 
 
+@pytest.mark.compat("Otari", "files")
 def test_a_file_is_written(session: Session) -> None:
     path = session.path + "/files"
     written = session.client.post(path, files={"file": ("a.txt", b"hello")}, data={"path": "b/c.txt"})

@@ -24,12 +24,14 @@ def client(wire: Wire) -> Iterator[genai.Client]:
         yield client
 
 
+@pytest.mark.compat("Gemini", "codeExecution: every flow of flows.py")
 @pytest.mark.parametrize("kind", ["g-", "c-"])
 @pytest.mark.parametrize("name", FLOWS)
 def test_flow(client: genai.Client, name: str, kind: str) -> None:
     FLOWS[name](client, kind)
 
 
+@pytest.mark.compat("Gemini", "codeExecution: every flow of flows.py", sdk="older")
 @pytest.mark.parametrize("kind", ["gold-", "cold-"])
 def test_older_sdk(wire: Wire, kind: str) -> None:
     """All flows in one process, as importing the SDK takes seconds."""
