@@ -86,6 +86,28 @@ def test_a_change_counts_as_use(client: httpx2.Client) -> None:
     raise AssertionError("this machine stands still for more than a second again and again")
 
 
+def test_environment_variables_of_a_session(client: httpx2.Client) -> None:
+    session = create(client, env={"REGION": "north", "TOKEN": "s3cret"})
+    assert session["env"] == ["REGION", "TOKEN"]
+    path = f"/api/sessions/{session['id']}"
+    code = "import os; os.environ['REGION'], os.environ['TOKEN']"
+
+    def run(**more: Any) -> str:
+        answer = client.post(f"{path}/execute", json={"code": code, **more}).json()
+        return str(answer["results"][0]["text/plain"])
+
+    assert run() == "('north', 's3cret')"
+    assert run(env={"REGION": "south"}) == "('south', 's3cret')"
+    assert run() == "('north', 's3cret')"
+    command = client.post(f"{path}/commands", json={"command": "echo $REGION $TOKEN"}).json()
+    assert command["stdout"] == "north s3cret\n"
+    assert client.post(f"{path}/contexts", json={"name": "second"}).status_code == 201
+    assert run(context="second") == "('north', 's3cret')"
+    assert "s3cret" not in client.get(path).text
+    wrong = client.post("/api/sessions", json={"env": {"A=B": "x"}})
+    assert (wrong.status_code, wrong.json()["field"]) == (422, "env")
+
+
 def test_metadata(client: httpx2.Client) -> None:
     session = create(client, metadata={"user": "ü", "run": "7"})
     assert session["metadata"] == {"user": "ü", "run": "7"}

@@ -18,6 +18,7 @@ class SessionOptions(TypedDict, total=False):
     max_age_s: seconds after which it ends in any case.
     pinned: it does not end for being idle.
     metadata: names and values of your own.
+    env: environment variables of all its executions and commands.
     tools: what its code may call: names of tools that the server has, and tools as the API writes them.
     imports: `{"allow": […]}` or `{"deny": […]}`: modules that its code may import; a guard rail, no wall.
     """
@@ -30,6 +31,7 @@ class SessionOptions(TypedDict, total=False):
     max_age_s: float | None
     pinned: bool | None
     metadata: Mapping[str, str] | None
+    env: Mapping[str, str] | None
     tools: Sequence[str | Mapping[str, Any]] | None
     imports: Mapping[str, Sequence[str]] | None
 

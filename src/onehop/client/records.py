@@ -40,6 +40,7 @@ class SessionInfo:
     max_age_s: float
     pinned: bool = False
     metadata: dict[str, str] = field(default_factory=dict)
+    env: list[str] = field(default_factory=list)
     limits: dict[str, int] = field(default_factory=dict)
     isolation: dict[str, str] = field(default_factory=dict)
     executions: list[str] = field(default_factory=list)

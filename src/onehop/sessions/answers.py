@@ -201,6 +201,7 @@ class SessionInfo(msgspec.Struct, kw_only=True):
         expires_at: when it ends if nobody uses it any more.
         pinned: it does not end for being idle.
         metadata: labels of its owner's choice.
+        env: names of its environment variables; their values are not told.
         executions: ids of what is running in it.
     """
 
@@ -213,6 +214,7 @@ class SessionInfo(msgspec.Struct, kw_only=True):
     max_age_s: float
     pinned: bool
     metadata: dict[str, str]
+    env: list[str]
     executions: list[str]
     limits: SandboxLimits
     isolation: dict[str, str]

@@ -82,6 +82,8 @@ class Executions:
         )
         if spec.imports is None:
             spec.imports = session.settings.imports
+        if session.settings.env:
+            spec.env = {**session.settings.env, **spec.env}
         toolset = self._tooling.toolset(request, session.settings.tools, caller, spec)
         contents = requests.contents(request, session.workspace_bytes) if request.files else {}
         context = request.context
@@ -126,6 +128,8 @@ class Executions:
         session = await self._registry.find(session_id, caller)
         self._registry.check_open()
         spec = requests.command_spec(request, self._settings, name or new_id("exe"))
+        if session.settings.env:
+            spec.env = {**session.settings.env, **spec.env}
         if session.commands() >= self._settings.max_commands:
             raise errors.TooManyError(f"{session.commands()} commands run in this session already")
         self._quotas.admit(caller, spec)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
 import time
+from collections.abc import Mapping
 
 from onehop import errors
 from onehop.config import Settings
@@ -66,6 +68,7 @@ class Lifetimes:
         settings.key = caller.key
         settings.pinned = request.pinned
         settings.metadata = requests.metadata(request.metadata, self._settings)
+        settings.env = requests.check_env(request.env, self._settings)
         settings.tools = request.tools
         self._tooling.check(settings.tools, caller)
         settings.imports = import_rules(request.imports)
@@ -105,6 +108,18 @@ class Lifetimes:
     def list(self, caller: Caller = LOCAL) -> list[SessionInfo]:
         """The caller's live sessions, oldest first."""
         return [session.info() for session in self._registry.owned(caller)]
+
+    def find(self, metadata: Mapping[str, str], caller: Caller = LOCAL) -> builtins.list[SessionInfo]:
+        """The caller's live sessions that have all these labels, oldest first."""
+        return [
+            session.info()
+            for session in self._registry.owned(caller)
+            if metadata.items() <= session.settings.metadata.items()
+        ]
+
+    async def env(self, session_id: str, caller: Caller = LOCAL) -> dict[str, str]:
+        """A session's environment variables with their values, for its owner."""
+        return dict((await self._registry.find(session_id, caller)).settings.env)
 
     async def change(self, session_id: str, change: SessionChange, caller: Caller = LOCAL) -> SessionInfo:
         """Changes how long a session lives and what it is labelled with; counts as use.

@@ -68,7 +68,7 @@ class ExecuteRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         timeout_s: wall seconds until it is stopped.
         cpu_s: CPU seconds until it is stopped.
         output_bytes: bytes of stdout and stderr returned; the rest goes to a file of the workspace.
-        env: environment variables for this execution.
+        env: environment variables for this execution, besides those of the session.
         files: path in the workspace → text, or `{"base64": …}`; written before the code runs.
         stdin: what `input()` reads.
         context: which of the session's kernels; every session has `main`.
@@ -175,6 +175,7 @@ class SessionRequest(SandboxFields, kw_only=True, forbid_unknown_fields=True):
         max_age_s: seconds after which it ends in any case.
         pinned: it does not end for being idle.
         metadata: labels of your choice.
+        env: environment variables of all its executions and commands.
         tools: those of its executions that name none themselves; see ExecuteRequest.
         imports: the rules of its executions that have none of their own.
     """
@@ -183,6 +184,7 @@ class SessionRequest(SandboxFields, kw_only=True, forbid_unknown_fields=True):
     max_age_s: Positive | None = None
     pinned: bool = False
     metadata: dict[str, str] = {}
+    env: dict[str, str] = {}
     tools: list[ToolChoice] = []
     imports: ImportRules | None = None
 
@@ -328,7 +330,7 @@ def _spec(
     grace_s: float,
 ) -> ExecutionSpec:
     if request.env:
-        _check_env(request.env, settings.env_bytes)
+        check_env(request.env, settings)
     if request.timeout_s is not None:
         timeout_s = at_most("timeout_s", request.timeout_s, settings.max_timeout_s)
     output_bytes = settings.output_bytes
@@ -461,8 +463,9 @@ def check_path(path: str) -> None:
         raise InvalidPathError(f"the path {shown!r} {problem}", path=shown)
 
 
-def _check_env(env: dict[str, str], limit_bytes: int) -> None:
-    total = 0
+def check_env(env: dict[str, str], settings: Settings) -> dict[str, str]:
+    """Raises InvalidRequestError, TooLargeError for variables that cannot be set."""
+    total, limit_bytes = 0, settings.env_bytes
     for name, value in env.items():
         if not name or "=" in name or "\0" in name or "\0" in value:
             raise InvalidRequestError(
@@ -473,6 +476,7 @@ def _check_env(env: dict[str, str], limit_bytes: int) -> None:
         total += _bytes("env", name) + _bytes("env", value)
     if total > limit_bytes:
         raise TooLargeError(f"env has {total} bytes, the limit is {limit_bytes}", limit_bytes=limit_bytes)
+    return env
 
 
 def at_most(field: str, value: int | float, limit: float, *, least: float = 0) -> int | float:

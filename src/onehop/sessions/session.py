@@ -60,6 +60,8 @@ class StoredSettings(msgspec.Struct):
     """Id of the API key that made it, empty without one."""
     tools: list[ToolChoice] = []
     imports: ImportRules | None = None
+    env: dict[str, str] = {}
+    """Environment variables of its executions and commands."""
 
     def encoded(self) -> bytes:
         return _encode(self)
@@ -193,6 +195,7 @@ class Session:
             max_age_s=self.settings.max_age_s,
             pinned=self.settings.pinned,
             metadata=self.settings.metadata,
+            env=list(self.settings.env),
             executions=[run.id for run in self.runs.values()],
             limits=self.settings.limits,
             isolation=self.isolation,
