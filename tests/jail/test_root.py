@@ -22,8 +22,9 @@ def test_exactly_what_is_there(session: Session, environment: Environment) -> No
     } - {"libx32"}
     prefixes = {path.split("/")[1] for path in map(str, (environment.base_prefix, environment.python))}
     assert set(listing(session, "/")) == (
-        {"dev", "etc", "opt", "proc", "run", "tmp", "usr", "var", "workspace"} | host | prefixes)  # fmt: skip
+        {"dev", "etc", "mnt", "opt", "proc", "run", "tmp", "usr", "var", "workspace"} | host | prefixes)  # fmt: skip
     assert listing(session, "/workspace") == []
+    assert listing(session, "/mnt") == ["data"]
     assert listing(session, "/opt") == ["env", "onehop"]
     assert listing(session, "/opt/onehop") == []
     assert set(listing(session, "/dev")) == {*root.DEVICES, "fd", "shm", "stderr", "stdin", "stdout"}
@@ -69,6 +70,12 @@ def test_the_places_that_can_be_written(session: Session) -> None:
     outcome = session.run("import os; open('/dev/stderr', 'w').write('e'); open('/dev/stdout', 'a').write('o'); "
                           "os.system('echo s > /dev/stdout; echo t > /dev/fd/2'); 1")  # fmt: skip
     assert (outcome.status, outcome.stdout, outcome.stderr) == ("ok", "os\n", "et\n")
+
+
+def test_the_habit_of_models(session: Session) -> None:
+    """Code that writes to /mnt/data, as it may elsewhere, writes to the workspace."""
+    code = "import os; open('/mnt/data/a.txt', 'w').write('abc'); os.path.realpath('/mnt/data'), open('/workspace/a.txt').read()"
+    assert value(session.run(code)) == "('/workspace', 'abc')"
 
 
 def test_who_one_is(session: Session) -> None:

@@ -65,6 +65,7 @@ def build(new_root: str, *, environment: str, base_prefix: str, python: str, ver
         "etc",
         "dev",
         "dev/shm",
+        "mnt",
         "proc",
         "tmp",
         "workspace",
@@ -90,6 +91,8 @@ def build(new_root: str, *, environment: str, base_prefix: str, python: str, ver
     for name in ETC_BINDS:
         if os.path.exists(f"/etc/{name}"):
             _bind(root, f"/etc/{name}")
+    # Where other code interpreters keep files: models write there from habit.
+    (root / "mnt/data").symlink_to("/workspace")
     (root / "etc/localtime").symlink_to("/usr/share/zoneinfo/Etc/UTC")
     (root / "etc/os-release").symlink_to("../usr/lib/os-release")
     for name in DEVICES:

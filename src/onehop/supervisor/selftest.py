@@ -75,6 +75,7 @@ ROOT_ENTRIES = {
     "lib32",
     "lib64",
     "libx32",
+    "mnt",  # a link to the workspace
     "opt",
     "proc",
     "run",
