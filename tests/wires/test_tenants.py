@@ -27,8 +27,11 @@ USER: Any = [{"role": "user", "content": "?"}]
 class Two:
     """A gateway, and two tenants' keys."""
 
-    def __init__(self, gateway: Gateway, server: ModelServer, first: str, second: str) -> None:
+    def __init__(
+        self, gateway: Gateway, server: ModelServer, first: str, second: str, limited: dict[str, str]
+    ) -> None:
         self.url = gateway.url
+        self.limited = limited
         self.server = server
         self.first, self.second = first, second
 
@@ -47,10 +50,11 @@ class Two:
 def two(environment: Environment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Two]:
     home = tmp_path_factory.mktemp("tenants")
     first, second = (tenant(home, name, "execute", "read") for name in ("first", "second"))
+    limited = {wire: tenant(home, wire, "execute", executions_per_minute=1, max_sessions=1) for wire in RUNS}
     with ModelServer() as server, start_supervisor(environment) as supervisor:
         upstreams = {"chat": {"kind": "chat", "url": server.url("chat"), "models": ["chat"], "retries": 0}}
         with Gateway(supervisor.path, home, upstreams=json.dumps(upstreams)) as gateway:
-            yield Two(gateway, server, first, second)
+            yield Two(gateway, server, first, second, limited)
 
 
 def test_openai(two: Two) -> None:
@@ -150,3 +154,72 @@ def test_without_a_key(two: Two) -> None:
         for name, value in (("authorization", f"Bearer {two.first}"), ("x-api-key", two.first)):
             assert plain.get("/anthropic/v1/models", headers={name: value}).status_code == 200
         assert plain.post("/otari/sessions", json={}).status_code == 401
+
+
+# --- protocols that bring code, not models ------------------------------------------------------------
+
+RUNS: dict[str, tuple[str, dict[str, Any]]] = {
+    "librechat": ("/librechat/exec", {"lang": "py", "code": "open('a.txt', 'w').write('secret')"}),
+    "dify": ("/dify/v1/sandbox/run", {"language": "python3", "code": "1"}),
+    "tutorial": ("/execute", {"code": "1"}),
+    "sandboxai": ("/sandboxai/v1/spaces/default/sandboxes", {"spec": {}}),
+}
+
+
+@pytest.mark.parametrize("wire", RUNS)
+def test_a_wrong_key_in_the_protocols_own_shape(two: Two, wire: str) -> None:
+    path, body = RUNS[wire]
+    answer = httpx2.post(two.url + path, json=body, headers={"x-api-key": "oh_wrong"}, timeout=20)
+    assert answer.status_code == 401
+    assert said(wire, answer.json())
+
+
+@pytest.mark.parametrize("wire", RUNS)
+def test_over_a_limit_in_the_protocols_own_shape(two: Two, wire: str) -> None:
+    path, body = RUNS[wire]
+    with httpx2.Client(base_url=two.url, headers={"x-api-key": two.limited[wire]}, timeout=60) as client:
+        answers = [client.post(path, json=body) for _ in range(2)]
+    assert answers[0].status_code in (200, 201), answers[0].text
+    assert answers[1].status_code == (503 if wire == "dify" else 429), answers[1].text
+    assert int(answers[1].headers["retry-after"]) >= 1
+    assert said(wire, answers[1].json())
+
+
+def said(wire: str, document: dict[str, Any]) -> str:
+    """The error's text, where each protocol has it."""
+    if wire == "dify":
+        assert document["code"] < 0
+        assert document["data"] is None
+    return str(document["detail" if wire == "tutorial" else "message"])
+
+
+def test_files_and_sandboxes_of_another_tenant(two: Two) -> None:
+    mine, other = ({"x-api-key": key} for key in (two.first, two.second))
+    with httpx2.Client(base_url=two.url, timeout=60) as client:
+        path, body = RUNS["librechat"]
+        made = client.post(path, json=body, headers=mine).json()
+        place = f"{made['session_id']}/{made['files'][0]['id']}"
+        assert client.get(f"/librechat/download/{place}", headers=mine).content == b"secret"
+        for method, below in (("GET", "download"), ("DELETE", "files")):
+            assert client.request(method, f"/librechat/{below}/{place}", headers=other).status_code == 404
+        assert client.get(f"/librechat/files/{made['session_id']}", headers=other).status_code == 404
+        stolen = {"lang": "py", "code": "import os; print(os.listdir())"}
+        files = [{**made["files"][0]}]
+        told = client.post(path, json={**stolen, "files": files}, headers=other).json()
+        assert (told["stdout"], "not there any more" in told["stderr"]) == ("[]\n", True)
+        tools = [{"name": "ask"}]
+        asked = client.post(
+            path + "/programmatic", json={"code": "await ask()", "tools": tools}, headers=mine
+        ).json()
+        answer = {"call_id": asked["tool_calls"][0]["id"], "result": "forged"}
+        forged = {"continuation_token": asked["continuation_token"], "tool_results": [answer]}
+        assert client.post(path + "/programmatic", json=forged, headers=other).status_code == 404
+        assert client.post(path + "/programmatic", json=forged, headers=mine).json()["status"] == "completed"
+        boxes, spec = "/sandboxai/v1/spaces/default/sandboxes", {"name": "box", "spec": {}}
+        uid = client.post(boxes, json=spec, headers=mine).json()["uid"]
+        assert client.get(f"{boxes}/box", headers=other).status_code == 404
+        assert client.delete(f"{boxes}/box", headers=other).status_code == 404
+        # The name is free for him.
+        assert client.post(boxes, json=spec, headers=other).json()["uid"] != uid
+        for headers in (mine, other):
+            assert client.delete(f"{boxes}/box", headers=headers).status_code == 204

@@ -9,7 +9,7 @@ from onehop.agent.service import Agent
 from onehop.api.mounts import Mount
 from onehop.sessions import Engine
 from onehop.tools.registry import Registry
-from onehop.wires import anthropic, gemini, openai, otari
+from onehop.wires import anthropic, dify, gemini, librechat, openai, otari, sandboxai, tutorial
 
 
 class Wires:
@@ -32,6 +32,10 @@ class Wires:
             anthropic.mount(self.agent),
             gemini.mount(self.agent),
             otari.mount(engine),
+            sandboxai.mount(engine),
+            librechat.mount(self.agent),
+            dify.mount(engine),
+            tutorial.mount(engine),
         ]
 
     async def __aenter__(self) -> Wires:
