@@ -167,7 +167,7 @@ def test_a_key_is_nowhere_but_in_the_answer_that_made_it(
     assert secret not in shown
     assert secret not in log
     assert hashlib.sha256(key.encode()).hexdigest() not in log
-    stored = b"".join(path.read_bytes() for path in (home / "state").iterdir())
+    stored = b"".join(path.read_bytes() for path in (home / "state").rglob("*") if path.is_file())
     assert hashlib.sha256(key.encode()).digest() in stored, "the control: its digest is stored"
     assert secret.encode() not in stored
     keyless.kill()

@@ -22,9 +22,9 @@ def test_exactly_what_is_there(session: Session, environment: Environment) -> No
     } - {"libx32"}
     prefixes = {path.split("/")[1] for path in map(str, (environment.base_prefix, environment.python))}
     assert set(listing(session, "/")) == (
-        {"dev", "etc", "mnt", "opt", "proc", "run", "tmp", "usr", "var", "workspace"} | host | prefixes)  # fmt: skip
+        {"dev", "etc", "home", "mnt", "opt", "proc", "run", "tmp", "usr", "var", "workspace"} | host | prefixes)  # fmt: skip
     assert listing(session, "/workspace") == []
-    assert listing(session, "/mnt") == ["data"]
+    assert (listing(session, "/mnt"), listing(session, "/home")) == (["data"], ["user"])
     assert listing(session, "/opt") == ["env", "onehop"]
     assert listing(session, "/opt/onehop") == []
     assert set(listing(session, "/dev")) == {*root.DEVICES, "fd", "shm", "stderr", "stdin", "stdout"}
@@ -74,7 +74,7 @@ def test_the_places_that_can_be_written(session: Session) -> None:
 
 def test_the_habit_of_models(session: Session) -> None:
     """Code that writes to /mnt/data, as it may elsewhere, writes to the workspace."""
-    code = "import os; open('/mnt/data/a.txt', 'w').write('abc'); os.path.realpath('/mnt/data'), open('/workspace/a.txt').read()"
+    code = "import os; open('/mnt/data/a.txt', 'w').write('abc'); os.path.realpath('/mnt/data'), open('/home/user/a.txt').read()"
     assert value(session.run(code)) == "('/workspace', 'abc')"
 
 

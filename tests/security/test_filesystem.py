@@ -87,16 +87,18 @@ def test_proc_is_restricted_where_user_code_sees_it(driver: Driver) -> None:
 
 def test_the_root_and_its_own_directories_are_exactly_these(driver: Driver, environment: Environment) -> None:
     found = inside(
-        driver, "for p in ('/', '/etc', '/dev', '/opt', '/run', '/var'): found[p] = sorted(os.listdir(p))"
+        driver,
+        "for p in ('/', '/etc', '/dev', '/home', '/mnt', '/opt', '/run', '/var'): found[p] = sorted(os.listdir(p))",
     )
     entries = {name.split("/")[0] for name in root.SYSTEM if Path("/", name).exists()}
-    entries |= {"etc", "dev", "proc", "tmp", "workspace", "run", "opt", "var"}
+    entries |= {"etc", "dev", "proc", "tmp", "workspace", "run", "opt", "var", "home", "mnt"}
     entries |= {str(environment.base_prefix).split("/")[1], str(environment.python).split("/")[1]}
     assert set(found["/"]) == entries
     etc = set(root.ETC) | {name for name in root.ETC_BINDS if Path("/etc", name).exists()}
     assert set(found["/etc"]) == etc | {"localtime", "os-release"}
     assert set(found["/dev"]) == set(root.DEVICES) | {"shm", "fd", "stdin", "stdout", "stderr"}
     assert (found["/opt"], found["/run"], found["/var"]) == (["env", "onehop"], ["empty"], ["tmp"])
+    assert (found["/home"], found["/mnt"]) == (["user"], ["data"]), "the links to the workspace"
 
 
 def test_nothing_of_the_server_is_visible(
@@ -106,7 +108,7 @@ def test_nothing_of_the_server_is_visible(
     secret.write_text("s")
     paths = [str(p) for p in (
         REPOSITORY, Path(syscalls.__file__), onehop_home, supervisor.path, supervisor.runtime, secret,
-        "/etc/shadow", "/etc/ssh", "/var/run", "/sys", "/boot", "/mnt", "/srv",
+        "/etc/shadow", "/etc/ssh", "/var/run", "/sys", "/boot", "/srv",
     )]  # fmt: skip
     probe = f"for p in {paths}: found[p] = attempt(os.lstat, p)"
     control = outside(probe)

@@ -37,6 +37,10 @@ class Authentication:
                 scope["caller"] = NOBODY
             else:
                 mount = self._mounts.of(path)
+                shown = mount.caller(scope) if mount is not None and mount.caller is not None else None
+                if shown is not None:
+                    scope["caller"] = shown
+                    return
                 own = mount.key(scope) if mount is not None and mount.key is not None else b""
                 scope["caller"] = self._keyring.caller(own or _key(scope["headers"]))
 

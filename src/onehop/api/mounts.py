@@ -16,6 +16,7 @@ from onehop.api.asgi import Header
 from onehop.api.resources import Operation
 from onehop.errors import ProblemError
 from onehop.sessions import Engine
+from onehop.sessions.caller import Caller
 from onehop.tools.registry import Registry
 
 
@@ -37,12 +38,15 @@ class Mount:
         operations: its routes, their paths whole.
         refuse: an error and the request's id, as this protocol's clients read them.
         key: the key of a request whose protocol carries it elsewhere than in Authorization or X-API-Key, or nothing.
+        caller: who asks, of a request that shows something else than a key, such as a session's token; None: its key
+            is looked for. It may raise UnauthorizedError.
     """
 
     prefix: str
     operations: list[Operation]
     refuse: Callable[[ProblemError, str], Refusal]
     key: Callable[[Scope], bytes] | None = None
+    caller: Callable[[Scope], Caller | None] | None = None
 
 
 class Mounts:

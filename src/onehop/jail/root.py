@@ -65,6 +65,7 @@ def build(new_root: str, *, environment: str, base_prefix: str, python: str, ver
         "etc",
         "dev",
         "dev/shm",
+        "home",
         "mnt",
         "proc",
         "tmp",
@@ -92,7 +93,10 @@ def build(new_root: str, *, environment: str, base_prefix: str, python: str, ver
         if os.path.exists(f"/etc/{name}"):
             _bind(root, f"/etc/{name}")
     # Where other code interpreters keep files: models write there from habit.
-    (root / "mnt/data").symlink_to("/workspace")
+    for habit in (root / "mnt/data", root / "home/user"):
+        # It is there when the interpreter itself is installed below it.
+        if not habit.exists():
+            habit.symlink_to("/workspace")
     (root / "etc/localtime").symlink_to("/usr/share/zoneinfo/Etc/UTC")
     (root / "etc/os-release").symlink_to("../usr/lib/os-release")
     for name in DEVICES:

@@ -12,15 +12,18 @@ import hmac
 import logging
 import math
 import time
+from dataclasses import replace
 
 from onehop.errors import KeyNotFoundError, UnauthorizedError, UnavailableError
-from onehop.sessions.caller import Caller
+from onehop.sessions.caller import EXECUTE, READ, Caller
 from onehop.sessions.keys import effective, limits_of
 from onehop.store import KeyRow, Store
 
 POLL_S = 0.5
 USED_S = 60.0
 """How often it is written down when keys were used."""
+
+DELEGATED = frozenset({EXECUTE, READ})
 
 log = logging.getLogger("onehop.keys")
 
@@ -72,6 +75,15 @@ class Keyring:
             raise UnauthorizedError("the key is unknown here, has expired or was revoked")
         known.used_at = now
         return known.caller
+
+    def delegate(self, owner: str, key: str) -> Caller:
+        """Who acts for a key, by its id, without showing it. Raises UnauthorizedError when it is no longer valid."""
+        if not key:
+            return Caller(owner=owner, scopes=DELEGATED)
+        for known in self._by_digest.values():
+            if known.row.id == key and known.expires_at > time.time():
+                return replace(known.caller, scopes=known.caller.scopes & DELEGATED)
+        raise UnauthorizedError("the key behind this has expired or was revoked")
 
     @property
     def usable(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import hmac
 import time
 from collections.abc import Mapping
 
@@ -50,11 +51,14 @@ class Lifetimes:
         self._quotas = quotas
         self._creating = 0
 
-    async def create(self, request: SessionRequest, caller: Caller = LOCAL, *, name: str = "") -> SessionInfo:
+    async def create(
+        self, request: SessionRequest, caller: Caller = LOCAL, *, name: str = "", token: str = ""
+    ) -> SessionInfo:
         """A new session.
 
         Args:
             name: its id, where one was promised already.
+            token: gives access to it alone; see `holder`.
 
         Raises:
             TooManyError, InvalidRequestError, QuotaExceededError, UnavailableError: there will be none.
@@ -69,6 +73,7 @@ class Lifetimes:
         settings.pinned = request.pinned
         settings.metadata = requests.metadata(request.metadata, self._settings)
         settings.env = requests.check_env(request.env, self._settings)
+        settings.token = token
         settings.tools = request.tools
         self._tooling.check(settings.tools, caller)
         settings.imports = import_rules(request.imports)
@@ -116,6 +121,27 @@ class Lifetimes:
             for session in self._registry.owned(caller)
             if metadata.items() <= session.settings.metadata.items()
         ]
+
+    def holder(self, session_id: str, token: str) -> tuple[str, str] | None:
+        """Owner and key of the live session that has this token; None for every other pair."""
+        session = self._registry.live.get(session_id)
+        mine = session.settings.token if session is not None else ""
+        if not hmac.compare_digest(mine.encode(), token.encode("utf-8", "surrogatepass")) or not mine:
+            return None
+        assert session is not None
+        return session.owner, session.settings.key
+
+    def tokens(self) -> builtins.list[tuple[str, str]]:
+        """Ids and tokens of all live sessions that have one, for what is signed with it. To be told to nobody."""
+        return [
+            (session.id, session.settings.token)
+            for session in self._registry.live.values()
+            if session.settings.token
+        ]
+
+    async def token(self, session_id: str, caller: Caller = LOCAL) -> str:
+        """For its owner; empty when it has none."""
+        return (await self._registry.find(session_id, caller)).settings.token
 
     async def env(self, session_id: str, caller: Caller = LOCAL) -> dict[str, str]:
         """A session's environment variables with their values, for its owner."""

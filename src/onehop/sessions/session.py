@@ -62,6 +62,8 @@ class StoredSettings(msgspec.Struct):
     imports: ImportRules | None = None
     env: dict[str, str] = {}
     """Environment variables of its executions and commands."""
+    token: str = ""
+    """Who shows it may use this session, and nothing else, in place of the key; empty: there is no such."""
 
     def encoded(self) -> bytes:
         return _encode(self)

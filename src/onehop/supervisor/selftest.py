@@ -71,11 +71,12 @@ ROOT_ENTRIES = {
     "bin",
     "dev",
     "etc",
+    "home",
     "lib",
     "lib32",
     "lib64",
     "libx32",
-    "mnt",  # a link to the workspace
+    "mnt",  # a link to the workspace, as in home
     "opt",
     "proc",
     "run",
