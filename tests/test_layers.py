@@ -50,7 +50,7 @@ SHIPPED = {
 SHIPPED_LIBRARIES = {
     "kernel": {
         "msgspec", "IPython", "traitlets", "matplotlib", "matplotlib_inline", "numpy", "pandas", "PIL",
-        "plotly", "polars", "sympy",
+        "plotly", "polars", "sympy", "e2b_charts",
     },
     "protocol": {"msgspec"},
 }  # fmt: skip

@@ -171,6 +171,17 @@ assert "Plotly.newPlot" in page and len(page) > 1_000_000
 figure.write_html("cell.html")
 print("plotly:", len(document["data"]))
 """,
+    "e2b-charts": """
+import matplotlib.pyplot as plt
+from e2b_charts import chart_figure_to_dict
+figure, axes = plt.subplots()
+axes.bar(["a", "b"], [1, 2])
+axes.set_title("Two")
+chart = chart_figure_to_dict(figure)
+plt.close(figure)
+assert chart["title"] == "Two" and [one["value"] for one in chart["elements"]] == [1, 2]
+print("e2b-charts:", chart["type"])
+""",
     "pillow": """
 import io
 from PIL import Image, ImageDraw, ImageFilter, ImageFont

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 
 import pytest
 
@@ -129,3 +130,15 @@ def test_animation(session: Session) -> None:
 def test_pylab(session: Session) -> None:
     outcome = session.run("%pylab inline\nplot(arange(3));", timeout_s=60)
     assert (outcome.status, plain(outcome)) == ("ok", [FIGURE])
+
+
+def test_a_figures_data_where_it_is_asked_for(session: Session) -> None:
+    """By the variable that E2B's sandboxes have; a figure that the package cannot read has its picture only."""
+    plot = "import matplotlib.pyplot as plt; plt.plot([1, 2]); plt.title('up'); plt.show()"
+    assert set(session.run(plot).results[0]) == {"text/plain", "image/png"}
+    session.run("import os; os.environ['E2B_SANDBOX'] = 'true'")
+    shown = session.run(plot).results[0]
+    assert set(shown) == {"text/plain", "image/png", "e2b/chart"}
+    assert json.loads(shown["e2b/chart"])["title"] == "up"
+    session.run("import e2b_charts; e2b_charts.chart_figure_to_dict = lambda figure: 1 / 0")
+    assert set(session.run(plot).results[0]) == {"text/plain", "image/png"}

@@ -143,7 +143,12 @@ BATCH_EVENTS = (
     'id: 1\nevent: stdout\ndata: {"item":1,"execution":"exe_dJ0c…","number":1,"data":{"text":"hi\\n"}}\n\n'
     'id: 2\nevent: batch_end\ndata: {"items":2}\n\n'
 )
-SESSION_REQUEST: dict[str, Any] = {"memory_mb": 2048, "idle_timeout_s": 600, "metadata": {"project": "demo"}}
+SESSION_REQUEST: dict[str, Any] = {
+    "memory_mb": 2048,
+    "idle_timeout_s": 600,
+    "metadata": {"project": "demo"},
+    "env": {"REGION": "north"},
+}
 SESSION: dict[str, Any] = {
     "id": "ses_J2m9v0Yx5sT1hQe8rKd3bWc7fLp4nUz6aGi0oXyEwDk",
     "status": "idle",
@@ -154,6 +159,7 @@ SESSION: dict[str, Any] = {
     "max_age_s": 86400,
     "pinned": False,
     "metadata": {"project": "demo"},
+    "env": ["REGION"],
     "executions": [],
     "limits": {"memory_mb": 2048, "processes": 64, "workspace_mb": 256, "workspace_inodes": 16384},
     "isolation": ISOLATION,

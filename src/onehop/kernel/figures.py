@@ -11,14 +11,20 @@ import importlib.abc
 import importlib.machinery
 import importlib.util
 import io
+import os
 import sys
 from collections.abc import Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from IPython.core.formatters import BaseFormatter
+from traitlets import ObjectName, Unicode
+
 if TYPE_CHECKING:
     from onehop.kernel.shell import Shell
 
+CHART = "e2b/chart"
+CHART_VARIABLE = "E2B_SANDBOX"
 BACKEND_MODULE = "onehop_figures"
 BACKEND = f"module://{BACKEND_MODULE}"
 _shell: Shell | None = None
@@ -70,9 +76,32 @@ def teach(shell: Shell) -> None:
     from matplotlib_inline.config import InlineBackend
 
     shell.display_formatter.formatters["image/png"].for_type_by_name("matplotlib.figure", "Figure", _png)
+    chart = _ChartFormatter(parent=shell.display_formatter)
+    chart.for_type_by_name("matplotlib.figure", "Figure", _chart)
+    shell.display_formatter.formatters[CHART] = chart
     options = InlineBackend.instance(parent=shell)
     options.shell = shell
     shell.configurables.append(options)
+
+
+class _ChartFormatter(BaseFormatter):
+    """What a figure shows, as data: for clients that draw it themselves."""
+
+    format_type = Unicode(CHART)
+    print_method = ObjectName("_repr_e2b_chart_")
+    _return_type = dict
+
+
+def _chart(figure: Any) -> dict[str, Any] | None:
+    """None where nobody wants it (sessions of E2B's clients say so by a variable), or where it cannot be had."""
+    if os.environ.get(CHART_VARIABLE) != "true":
+        return None
+    try:
+        from e2b_charts import chart_figure_to_dict
+
+        return dict(chart_figure_to_dict(figure))
+    except Exception:  # noqa: BLE001 - another environment, or a figure that the package cannot read
+        return None
 
 
 def _png(figure: Any) -> bytes:

@@ -251,6 +251,10 @@ class Executions:
         """Calls that have ended, of numbers after `after`, at most 1000. Raises ExecutionNotFoundError."""
         return await self._journal.tool_calls(execution_id, after, MAX_LISTED, caller)
 
+    async def running(self, execution_id: str, caller: Caller = LOCAL) -> Run | None:
+        """One that has not been stored yet; None for one that has. Raises ExecutionNotFoundError."""
+        return await self._journal.run(execution_id, caller)
+
     async def answer(
         self, execution_id: str, caller: Caller = LOCAL, *, wait_s: float = 0.0
     ) -> Answer | bytes:

@@ -9,7 +9,7 @@ from onehop.agent.service import Agent
 from onehop.api.mounts import Mount
 from onehop.sessions import Engine
 from onehop.tools.registry import Registry
-from onehop.wires import anthropic, dify, gemini, librechat, openai, otari, sandboxai, tutorial
+from onehop.wires import anthropic, dify, e2b, gemini, librechat, openai, otari, sandboxai, tutorial
 
 
 class Wires:
@@ -36,6 +36,7 @@ class Wires:
             librechat.mount(self.agent),
             dify.mount(engine),
             tutorial.mount(engine),
+            *e2b.mounts(engine),
         ]
 
     async def __aenter__(self) -> Wires:

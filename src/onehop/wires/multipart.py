@@ -124,11 +124,25 @@ class Form:
             ClientDisconnect: it was broken off.
         """
         first = self.file
-        while isinstance(piece := await self._next(), bytes):
+        async for piece in self._content():
             yield piece
         await self._read_fields()
         if self.file is not first:
             raise InvalidRequestError("the form has two files; send one in a request", field="file")
+
+    async def files(self) -> AsyncIterator[tuple[FilePart, AsyncIterator[bytes]]]:
+        """All its files, one after the other; each one's content is to be read before the next. Raises as `content`."""
+        while self.file is not None:
+            content = self._content()
+            yield self.file, content
+            async for _ in content:
+                pass
+            self.file = None
+            await self._read_fields()
+
+    async def _content(self) -> AsyncIterator[bytes]:
+        while isinstance(piece := await self._next(), bytes):
+            yield piece
 
     async def _read_fields(self) -> None:
         """Until a file begins, or the form ends."""
