@@ -61,6 +61,7 @@ def test_help_says_what_a_command_does(tmp_path: Path) -> None:
 
 
 def test_every_command_has_json() -> None:
-    """But the shell, which is for a person at a terminal; `onehop repl` on a pipe prints what the code prints."""
+    """But the shell, which is for a person at a terminal (on a pipe it prints what the code prints), and `mcp`, which
+    speaks JSON only."""
     without = {node.path for node in nodes() if node.flags and not node.words and "--json" not in node.flags}
-    assert without == {"repl"}
+    assert without == {"mcp", "repl"}

@@ -21,6 +21,7 @@ COMMANDS = {
     "run": "run a file or a piece of code and fetch what it made",
     "repl": "a Python shell on a session",
     "chat": "talk to a model that runs code",
+    "mcp": "serve the Model Context Protocol on stdin and stdout",
     "sessions": "list, show, extend and delete a server's sessions",
     "files": "list, fetch, send, move and delete files of a session's workspace",
     "env": "add, list and remove environments: sets of packages that sessions can name",

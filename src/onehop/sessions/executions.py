@@ -111,6 +111,17 @@ class Executions:
 
         return await self._begin(session, spec, context, caller, send)
 
+    async def start_in_turn(self, session_id: str, request: ExecuteRequest, caller: Caller = LOCAL) -> Run:
+        """Like `start`; while another execution runs in the context it waits for that one's end."""
+        while True:
+            try:
+                return await self.start(session_id, request, caller)
+            except errors.SessionBusyError as busy:
+                before = await self._journal.run(busy.extra["execution"], caller)
+            if before is not None:
+                await asyncio.shield(before.done)
+            await asyncio.sleep(0)
+
     async def start_command(
         self, session_id: str, request: CommandRequest, caller: Caller = LOCAL, *, name: str = ""
     ) -> Run:

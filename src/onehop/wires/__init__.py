@@ -9,7 +9,7 @@ from onehop.agent.service import Agent
 from onehop.api.mounts import Mount
 from onehop.sessions import Engine
 from onehop.tools.registry import Registry
-from onehop.wires import anthropic, dify, e2b, gemini, librechat, openai, otari, sandboxai, tutorial
+from onehop.wires import anthropic, dify, e2b, gemini, librechat, mcp, openai, otari, sandboxai, tutorial
 
 
 class Wires:
@@ -27,6 +27,7 @@ class Wires:
         self, engine: Engine, registry: Registry | None = None, keys: Mapping[str, str] | None = None
     ) -> None:
         self.agent = Agent(engine, registry, keys)
+        self._mcp = mcp.Mcp(engine, registry)
         self.mounts: list[Mount] = [
             openai.mount(self.agent),
             anthropic.mount(self.agent),
@@ -37,13 +38,16 @@ class Wires:
             dify.mount(engine),
             tutorial.mount(engine),
             *e2b.mounts(engine),
+            self._mcp.mount,
         ]
 
     async def __aenter__(self) -> Wires:
         await self.agent.__aenter__()
+        await self._mcp.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        await self._mcp.__aexit__(kind, error, traceback)
         await self.agent.__aexit__(kind, error, traceback)

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
+from starlette.requests import ClientDisconnect
 
 from onehop import errors
 from onehop.api.asgi import Call, Header, encode_json
@@ -123,27 +124,11 @@ class Interpreter:
     async def _in_turn(self, sandbox: str, code: ExecuteRequest, call: Call) -> Run:
         """Cells of one context run one after the other, as the clients expect of its queue."""
         _, caller = self._access.sandbox(call)
-        gone: asyncio.Future[None] | None = None
-        try:
-            while True:
-                try:
-                    return await self._engine.executions.start(sandbox, code, caller)
-                except errors.SessionBusyError as busy:
-                    before = await self._engine.executions.running(busy.extra["execution"], caller)
-                if gone is None:
-                    gone = asyncio.ensure_future(_hang_up(call))
-                if before is not None:
-                    ended = asyncio.ensure_future(before.wait())
-                    waits: set[asyncio.Future[Any]] = {ended, gone}
-                    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-                    ended.cancel()
-                else:
-                    await asyncio.sleep(0)
-                if gone.done():
-                    raise errors.SessionBusyError("the client went away before it was its turn")
-        finally:
-            if gone is not None:
-                gone.cancel()
+        begun = asyncio.ensure_future(self._engine.executions.start_in_turn(sandbox, code, caller))
+        if await call.gone_before(begun):
+            begun.cancel()
+            raise ClientDisconnect
+        return await begun
 
     # --- contexts -------------------------------------------------------------------------------------
 
