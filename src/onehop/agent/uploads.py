@@ -26,6 +26,8 @@ BUFFER_BYTES = 1024 * 1024
 LOOK_S = 300.0
 MAX_NAME_CHARACTERS = 255
 PREFIX = "file_"
+OWN = "onehop."
+"""In front of purposes that no client gives: such files are in no client's listing."""
 Late = tuple[str, float | None]
 """Purpose, and seconds after which the file is gone."""
 
@@ -150,10 +152,13 @@ class Uploads:
             raise UploadNotFoundError(f"there is no file {upload[:80]!r}")
         return row
 
-    async def list(self, caller: Caller) -> list[UploadRow]:
-        """The caller's, oldest first."""
+    async def list(self, caller: Caller, *, purpose: str = "") -> list[UploadRow]:
+        """The caller's, oldest first: of one purpose, or of all that are no server's own."""
         now = time.time()
-        return await self._store.read(lambda connection: uploads.all_of(connection, caller.owner, now))
+        rows = await self._store.read(lambda connection: uploads.all_of(connection, caller.owner, now))
+        if purpose:
+            return [row for row in rows if row.purpose == purpose]
+        return [row for row in rows if not row.purpose.startswith(OWN)]
 
     async def delete(self, caller: Caller, upload: str) -> None:
         """Raises UploadNotFoundError."""

@@ -9,7 +9,19 @@ from onehop.agent.service import Agent
 from onehop.api.mounts import Mount
 from onehop.sessions import Engine
 from onehop.tools.registry import Registry
-from onehop.wires import anthropic, dify, e2b, gemini, librechat, mcp, openai, otari, sandboxai, tutorial
+from onehop.wires import (
+    anthropic,
+    awslambda,
+    dify,
+    e2b,
+    gemini,
+    librechat,
+    mcp,
+    openai,
+    otari,
+    sandboxai,
+    tutorial,
+)
 
 
 class Wires:
@@ -38,6 +50,7 @@ class Wires:
             dify.mount(engine),
             tutorial.mount(engine),
             *e2b.mounts(engine),
+            awslambda.mount(self.agent),
             self._mcp.mount,
         ]
 
