@@ -79,8 +79,8 @@ def versions(client: str, sdk: str) -> str:
 
 
 def row(item: pytest.Item, count: str = "") -> Row | None:
-    """Of a test with `@pytest.mark.compat(client, feature, cannot=…, version=…, sdk=…)`; `sdk`, also as its parameter,
-    is current or older."""
+    """Of a test with `@pytest.mark.compat(client, feature, cannot=…, version=…, sdk=…, count=…)`; `sdk`, also as its
+    parameter, is current or older; `count` is of a suite, and the test holds that it is so."""
     marker = item.get_closest_marker("compat")
     if marker is None:
         return None
@@ -88,8 +88,9 @@ def row(item: pytest.Item, count: str = "") -> Row | None:
     callspec = getattr(item, "callspec", None)
     given = callspec.params.get("sdk") if callspec is not None else None
     name = str(given or marker.kwargs.get("sdk", "current"))
-    test = f"{item.location[0]}#{item.location[2].partition('[')[0]}"
+    test = f"{item.nodeid.partition('::')[0]}#{item.location[2].partition('[')[0]}"
     version = marker.kwargs.get("version") or versions(client, name)
+    count = marker.kwargs.get("count", count)
     return Row(client, feature, version, test, marker.kwargs.get("cannot", ""), count)
 
 
@@ -118,6 +119,10 @@ def _cell(rows: list[Row]) -> str:
     if not rows:
         return ""
     one = rows[0]
+    if len(rows) > 1:
+        # A suite whose tests are a class's: the row links to that.
+        count, test = f"{len(rows)} of {len(rows)}", one.test.rpartition(".")[0]
+        return f"[{count}]({test})"
     mark = f"[{one.count or ('no' if one.cannot else '✓')}]({one.test})"
     return f"{mark}: {one.cannot}" if one.cannot else mark
 
