@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Match, Route
+from starlette.routing import Match, Route, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 
 from onehop import __version__
@@ -34,7 +34,7 @@ from onehop.api.service import Service
 from onehop.api.sessions import Sessions
 from onehop.api.tools import Tools
 from onehop.config import Settings
-from onehop.errors import NotFoundError
+from onehop.errors import ForbiddenError, NotFoundError
 from onehop.lambdas.lane import Lane
 from onehop.sessions import Engine
 from onehop.tools.registry import Registry
@@ -97,6 +97,9 @@ class App(FastAPI):
         mounts = mounts or []
         everything = [*self.operations, *pages, *(one for mount in mounts for one in mount.operations)]
         self._native = _routes(everything)
+        self._sockets = [
+            (WebSocketRoute(one.path, _nowhere), one) for mount in mounts for one in mount.sockets
+        ]
         public = {one.path.partition("{")[0] for one in everything if one.scope == PUBLIC}
         self._mounts = beside = Mounts(mounts)
         authentication = Authentication(engine.keyring, public, beside)
@@ -106,7 +109,26 @@ class App(FastAPI):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._guard(scope, receive, send)
 
+    async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._engine.wait_ready()
+        for route, socket in self._sockets:
+            match, child = route.matches(scope)
+            if match is Match.FULL:
+                scope.update(child)
+                scope["template"] = route.path
+                call = Call(scope, receive, send)
+                if socket.scope not in call.caller.scopes:
+                    raise ForbiddenError(
+                        f"this needs a key with the scope {socket.scope!r}", scope=socket.scope
+                    )
+                await socket.handler(call)
+                return
+        raise NotFoundError("there is no websocket here")
+
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await self._socket(scope, receive, send)
+            return
         if scope["type"] == "http":
             if not self._engine.ready.is_set() and scope["path"] != HEALTH:
                 await self._engine.wait_ready()
@@ -133,6 +155,10 @@ def create_app(
     Requests wait until the engine has been entered.
     """
     return App(engine, settings, registry, mounts)
+
+
+async def _nowhere(_: object) -> None:
+    """Never called: such a route only matches."""
 
 
 def _routes(operations: list[Operation]) -> list[Route]:

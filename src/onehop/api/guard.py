@@ -50,6 +50,7 @@ EXPOSED = (
 log = logging.getLogger("onehop.api")
 
 
+SWITCHED = 101
 GONE = 499
 """Not a status of HTTP: the client went away before it was answered."""
 
@@ -96,6 +97,8 @@ class Guard:
                 message["headers"] = (
                     [*headers, *(one for one in extra if one[0] not in own)] if own else headers + extra
                 )
+            elif message["type"] == "websocket.accept":
+                started = SWITCHED
             await send(message)
 
         call = Call(scope, receive, guarded)
@@ -111,7 +114,8 @@ class Guard:
             log.debug("%s: the client went away", request_id)
         except ProblemError as error:
             if scope["type"] == "websocket":
-                await send({"type": "websocket.close", "code": 1008})
+                log.info("%s: a websocket is refused: %s", request_id, error)
+                await send({"type": "websocket.close", "code": 1008, "reason": error.detail[:100]})
             elif started:
                 # Part of the answer is out: breaking it off is all that tells the client.
                 log.warning("%s: the answer was broken off: %s", request_id, error)

@@ -5,14 +5,14 @@ They stand beside the native routes, behind the same guard and with the same sco
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
 from starlette.types import Scope
 
-from onehop.api.asgi import Header
+from onehop.api.asgi import Call, Header
 from onehop.api.resources import Operation
 from onehop.errors import ProblemError
 from onehop.sessions import Engine
@@ -30,6 +30,21 @@ class Refusal:
 
 
 @dataclass(frozen=True)
+class Socket:
+    """A websocket of a protocol.
+
+    Args:
+        path: whole, with parameters in braces.
+        handler: gets the connection before it is accepted; raises a ProblemError to refuse it.
+        scope: what a key needs for it, as of an Operation.
+    """
+
+    path: str
+    handler: Callable[[Call], Awaitable[None]]
+    scope: str
+
+
+@dataclass(frozen=True)
 class Mount:
     """One protocol.
 
@@ -40,6 +55,7 @@ class Mount:
         key: the key of a request whose protocol carries it elsewhere than in Authorization or X-API-Key, or nothing.
         caller: who asks, of a request that shows something else than a key, such as a session's token; None: its key
             is looked for. It may raise UnauthorizedError.
+        sockets: its websockets.
     """
 
     prefix: str
@@ -47,6 +63,7 @@ class Mount:
     refuse: Callable[[ProblemError, str], Refusal]
     key: Callable[[Scope], bytes] | None = None
     caller: Callable[[Scope], Caller | None] | None = None
+    sockets: tuple[Socket, ...] = ()
 
 
 class Mounts:

@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import uvicorn
 import uvloop
@@ -91,6 +92,13 @@ def listen(settings: Settings) -> socket.socket:
             f"{settings.host}:{settings.port}: {error.strerror}"
         ) from error
     return listener
+
+
+def websockets(**options: Any) -> asyncio.Protocol:
+    """What uvicorn speaks with a client that asks for a websocket: loaded then, as most servers never see one."""
+    from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+    return WebSocketsSansIOProtocol(**options)
 
 
 class _Server(uvicorn.Server):
@@ -176,7 +184,9 @@ async def _run(
         uvicorn.Config(
             app,
             http=patience.PatientProtocol,
-            ws="none",
+            ws=websockets,  # type: ignore[arg-type]  # it is only ever called
+            ws_max_size=settings.body_bytes,
+            ws_per_message_deflate=False,
             lifespan="off",
             log_config=None,
             access_log=False,

@@ -15,6 +15,7 @@ from onehop.wires import (
     dify,
     e2b,
     gemini,
+    jupyter,
     librechat,
     mcp,
     openai,
@@ -51,6 +52,7 @@ class Wires:
             tutorial.mount(engine),
             *e2b.mounts(engine),
             awslambda.mount(self.agent),
+            jupyter.mount(engine),
             self._mcp.mount,
         ]
 
