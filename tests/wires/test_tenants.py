@@ -163,6 +163,7 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "dify": ("/dify/v1/sandbox/run", {"language": "python3", "code": "1"}),
     "tutorial": ("/execute", {"code": "1"}),
     "sandboxai": ("/sandboxai/v1/spaces/default/sandboxes", {"spec": {}}),
+    "otari": ("/otari/sessions", {}),
 }
 
 
@@ -180,7 +181,7 @@ def test_over_a_limit_in_the_protocols_own_shape(two: Two, wire: str) -> None:
     with httpx2.Client(base_url=two.url, headers={"x-api-key": two.limited[wire]}, timeout=60) as client:
         answers = [client.post(path, json=body) for _ in range(2)]
     assert answers[0].status_code in (200, 201), answers[0].text
-    assert answers[1].status_code == (503 if wire == "dify" else 429), answers[1].text
+    assert answers[1].status_code == (503 if wire in ("dify", "otari") else 429), answers[1].text
     assert int(answers[1].headers["retry-after"]) >= 1
     assert said(wire, answers[1].json())
 
@@ -190,7 +191,7 @@ def said(wire: str, document: dict[str, Any]) -> str:
     if wire == "dify":
         assert document["code"] < 0
         assert document["data"] is None
-    return str(document["detail" if wire == "tutorial" else "message"])
+    return str(document["detail" if wire in ("tutorial", "otari") else "message"])
 
 
 def test_files_and_sandboxes_of_another_tenant(two: Two) -> None:
@@ -219,6 +220,16 @@ def test_files_and_sandboxes_of_another_tenant(two: Two) -> None:
         uid = client.post(boxes, json=spec, headers=mine).json()["uid"]
         assert client.get(f"{boxes}/box", headers=other).status_code == 404
         assert client.delete(f"{boxes}/box", headers=other).status_code == 404
+        leased = client.post("/otari/sessions", json={}, headers=mine).json()["session_id"]
+        code = {"tool": "code_execution", "input": {"code": "1"}}
+        for method, below, content in (
+            ("POST", "/exec", code),
+            ("GET", "/files/list", None),
+            ("DELETE", "", None),
+        ):
+            refused = client.request(method, f"/otari/sessions/{leased}{below}", json=content, headers=other)
+            assert refused.status_code == 404, (method, below, refused.text)
+        assert client.delete(f"/otari/sessions/{leased}", headers=mine).status_code == 204
         # The name is free for him.
         assert client.post(boxes, json=spec, headers=other).json()["uid"] != uid
         for headers in (mine, other):
