@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 
 import pytest
 
@@ -25,8 +26,24 @@ def interrupted(driver: Driver, session: Session, code: str, *, times: int = 1) 
     for _ in range(times):
         assert seen.acquire(timeout=20), "the code did not start"
         assert session.interrupt()
-    outcome: Outcome = running.result(30)
+    try:
+        outcome: Outcome = running.result(10)
+    except TimeoutError:
+        # In CPython a signal that falls between its last look and a blocking call waits until that returns.
+        AGAIN.append(code)
+        assert session.interrupt()
+        outcome = running.result(20)
     return outcome
+
+
+AGAIN: list[str] = []
+"""What had to be interrupted twice."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_are_interrupted_twice() -> Iterator[None]:
+    yield
+    assert len(AGAIN) <= 2, AGAIN
 
 
 @pytest.mark.parametrize(
