@@ -274,6 +274,21 @@ def test_requests_that_are_odd(gateway: Gateway, kernel: str) -> None:
     over(gateway, kernel, flow)
 
 
+def test_more_requests_than_are_kept(gateway: Gateway, kernel: str) -> None:
+    async def flow(channel: Channel) -> None:
+        name = await channel.send("execute_request", {"code": "import time; time.sleep(30)"})
+        await channel.until(name, "execute_input")
+
+        async def flood() -> None:
+            while True:
+                await channel.send("execute_request", {"code": "1"})
+
+        with pytest.raises(websockets.ConnectionClosed):
+            await flood()
+
+    over(gateway, kernel, flow)
+
+
 def test_rest_errors(gateway: Gateway) -> None:
     with httpx2.Client(base_url=gateway.url + "/jupyter", timeout=30) as client:
         assert client.get("/api").json()["version"]

@@ -24,8 +24,6 @@ TAG = "AWS Lambda"
 API = PREFIX + "/2015-03-31/functions"
 MAX_ITEMS = 50
 MAX_EVENT_BYTES = 6 * 1024 * 1024
-PACKAGE_BYTES = 70 * 1024 * 1024
-"""Of a request with a package in base64: Lambda takes 50 MB of zip."""
 
 
 class Variables(msgspec.Struct):
@@ -109,7 +107,7 @@ class Lambda:
         ]  # fmt: skip
 
     async def create(self, call: Call) -> None:
-        asked = decode(_decode_create, await self._body(call, PACKAGE_BYTES))
+        asked = decode(_decode_create, await self._body(call, self._engine.settings.body_bytes))
         if asked.PackageType != "Zip":
             raise ParameterError("PackageType: only Zip is here; images are not run")
         settings = _configured(Settings(name=_short(asked.FunctionName)), asked)
@@ -152,7 +150,7 @@ class Lambda:
         await self._change(call, function, _configured(function.settings, asked), package)
 
     async def replace(self, call: Call) -> None:
-        asked = decode(_decode_code, await self._body(call, PACKAGE_BYTES))
+        asked = decode(_decode_code, await self._body(call, self._engine.settings.body_bytes))
         function = await self._function(call)
         _check_revision(function, asked.RevisionId)
         package = _package(asked)

@@ -63,7 +63,8 @@ class _Client:
         self._writer = Writer(kernel)
         self._asker = Asker(engine, kernel, call.caller)
         self._count = 0
-        self._waiting: asyncio.Queue[Message] = asyncio.Queue(MAX_WAITING)
+        self._waiting: asyncio.Queue[tuple[Message, int]] = asyncio.Queue(MAX_WAITING)
+        self._waiting_bytes = 0
         self._shell = {
             "execute_request": self._execute,
             "complete_request": self._complete,
@@ -91,6 +92,7 @@ class _Client:
             await asyncio.gather(*workers, return_exceptions=True)
 
     async def _listen(self) -> None:
+        most_bytes = self._engine.settings.body_bytes
         while True:
             event = await self._call.receive()
             if event["type"] == "websocket.disconnect":
@@ -104,16 +106,18 @@ class _Client:
                 return
             if message.channel == "control" or message.kind in ("interrupt_request", "shutdown_request"):
                 await self._answer(message, "control", self._control.get(message.kind))
-            elif self._waiting.full():
-                reason = f"{MAX_WAITING} requests are waiting already"
+            elif self._waiting.full() or self._waiting_bytes > most_bytes:
+                reason = f"more than {MAX_WAITING} requests or {most_bytes} bytes are waiting already"
                 await self._call.send({"type": "websocket.close", "code": TOO_MANY, "reason": reason})
                 return
             else:
-                self._waiting.put_nowait(message)
+                self._waiting_bytes += len(raw)
+                self._waiting.put_nowait((message, len(raw)))
 
     async def _work(self) -> None:
         while True:
-            message = await self._waiting.get()
+            message, size = await self._waiting.get()
+            self._waiting_bytes -= size
             await self._answer(message, "shell", self._shell.get(message.kind))
 
     async def _stay(self) -> None:
