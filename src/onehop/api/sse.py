@@ -33,9 +33,11 @@ async def stream(call: Call, events: AsyncIterator[list[EncodedEvent]], *, heade
     await send(call, (formatted(several) async for several in events), headers=headers)
 
 
-async def send(call: Call, chunks: AsyncIterator[bytes], *, headers: list[Header]) -> None:
-    """Like `stream`, of what is formatted already."""
-    head = [CONTENT_TYPE, *headers]
+async def send(
+    call: Call, chunks: AsyncIterator[bytes], *, headers: list[Header], content_type: Header = CONTENT_TYPE
+) -> None:
+    """Like `stream`, of what is formatted already, also of other types."""
+    head = [content_type, *headers]
     await call.send({"type": "http.response.start", "status": 200, "headers": head})
     async with asyncio.TaskGroup() as group:
         watcher = group.create_task(_wait_for_disconnect(call))

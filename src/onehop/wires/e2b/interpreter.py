@@ -12,6 +12,7 @@ import msgspec
 from starlette.requests import ClientDisconnect
 
 from onehop import errors
+from onehop.api import sse
 from onehop.api.asgi import Call, Header, encode_json
 from onehop.api.resources import Body, Operation
 from onehop.sessions import Engine
@@ -113,7 +114,7 @@ class Interpreter:
             )
             run = await self._in_turn(sandbox, code, call)
         try:
-            await _lines(call, run)
+            await sse.send(call, _told(run), headers=[], content_type=LINES)
         finally:
             if run.end is None:
                 if run.context.startswith("!"):
@@ -181,27 +182,6 @@ def _context(one: ContextInfo) -> dict[str, str]:
 
 
 # --- a cell's lines -------------------------------------------------------------------------------------
-
-
-async def _lines(call: Call, run: Run) -> None:
-    """Sends them until the end, or until the client is gone."""
-    await call.send({"type": "http.response.start", "status": 200, "headers": [LINES]})
-    async with asyncio.TaskGroup() as group:
-        watcher = group.create_task(_hang_up(call))
-        sender = group.create_task(_send(call, _told(run)))
-        watcher.add_done_callback(lambda _: sender.cancel())
-        sender.add_done_callback(lambda _: watcher.cancel())
-
-
-async def _send(call: Call, chunks: AsyncIterator[bytes]) -> None:
-    async for chunk in chunks:
-        await call.send({"type": "http.response.body", "body": chunk, "more_body": True})
-    await call.send({"type": "http.response.body", "body": b""})
-
-
-async def _hang_up(call: Call) -> None:
-    while (await call.receive())["type"] != "http.disconnect":
-        pass
 
 
 async def _told(run: Run) -> AsyncIterator[bytes]:
