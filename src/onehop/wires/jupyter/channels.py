@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import platform
+from types import NoneType
 from typing import Any
 
 import msgspec
@@ -81,15 +82,18 @@ class _Client:
         }
 
     async def run(self) -> None:
-        workers = [asyncio.create_task(self._work()), asyncio.create_task(self._stay())]
+        """Until the client goes, or until what answers it cannot go on."""
+        both = [asyncio.create_task(self._listen()), asyncio.create_task(self._work())]
+        staying = asyncio.create_task(self._stay())
         try:
-            await self._listen()
-        except ClientDisconnect:
-            pass
+            done, _ = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for worker in workers:
-                worker.cancel()
-            await asyncio.gather(*workers, return_exceptions=True)
+            for task in (*both, staying):
+                task.cancel()
+            await asyncio.gather(*both, staying, return_exceptions=True)
+        for task in done:
+            if not isinstance(task.exception(), ClientDisconnect | NoneType):
+                task.result()
 
     async def _listen(self) -> None:
         most_bytes = self._engine.settings.body_bytes
