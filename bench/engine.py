@@ -35,7 +35,7 @@ from onehop.supervisor.messages import ExecutionSpec, SandboxSpec
 from onehop.supervisor.pipes import pid_of
 from onehop.supervisor.pool import Pool
 from onehop.supervisor.sandbox import Sandbox
-from onehop.supervisor.server import Service
+from onehop.supervisor.service import Service
 from onehop.supervisor.spawn import SupervisorSettings, describe_environment
 from onehop.supervisor.zygotes import Zygote
 
@@ -143,7 +143,7 @@ async def service() -> AsyncIterator[Service]:
 
 
 async def _cell(sandbox: Sandbox, name: str, code: str) -> None:
-    execution = sandbox.execute("main", ExecutionSpec(id=name, code=code, timeout_s=30))
+    execution = sandbox.executions.execute("main", ExecutionSpec(id=name, code=code, timeout_s=30))
     await _until(lambda: execution.end is not None)
     assert execution.end is not None
     if execution.end.status != "ok":

@@ -138,7 +138,7 @@ class Calls:
             return
         reason = f"no results of its tool calls came within {timeout_s:g} s"
         if execution.suspend(
-            timeout_s, lambda: sandbox.stop_execution(execution.place, execution, "timeout", reason)
+            timeout_s, lambda: sandbox.executions.stop(execution.place, execution, "timeout", reason)
         ):
             cpu_ns = sandbox.around.cpu_ns(link.pidfd)
             self._look_later(execution, link, execution.suspensions, cpu_ns)

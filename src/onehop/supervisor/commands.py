@@ -94,7 +94,7 @@ class Commands:
         if sandbox.state != "assigned":
             command.close()
             sandbox.check_assigned()
-        execution = sandbox.begin(name, command, spec)
+        execution = sandbox.executions.begin(name, command, spec)
         command.begun()
         self._known[spec.id] = CommandInfo(
             id=spec.id,
@@ -111,7 +111,7 @@ class Commands:
     def exited(self, name: str, code: int, cpu_ns: int, peak_bytes: int) -> None:
         """Init has reaped the process, and tells what it and the children it waited for have used."""
         command = self._sandbox.links.get(name)
-        execution = self._sandbox.running.get(name)
+        execution = self._sandbox.executions.running.get(name)
         if not isinstance(command, Command):
             return
         command.cpu_ns, command.peak_bytes = cpu_ns, peak_bytes
@@ -135,7 +135,7 @@ class Commands:
         if execution.stopping and not (execution.stopping == "interrupted" and code == 0):
             status, reason = execution.stopping, execution.stop_reason
         execution.exit_code = code if code >= 0 else None
-        self._sandbox.finish(name, execution, status, reason)
+        self._sandbox.executions.finish(name, execution, status, reason)
 
     def ended(self, name: str, execution: Execution) -> None:
         """Its terminal event is out, for whatever reason."""
@@ -182,7 +182,7 @@ class Commands:
         if not 1 <= number < signal.NSIG:
             raise InvalidRequestError(f"signal: {number} is no signal", field="signal")
         command = self._running(execution)
-        running = self._sandbox.running.get(command.name)
+        running = self._sandbox.executions.running.get(command.name)
         if number == signal.SIGKILL and running is not None and not running.stopping:
             running.stopping, running.stop_reason = "killed", "it was killed"
         if not command.signal(number):
@@ -192,7 +192,7 @@ class Commands:
         if execution not in self._known:
             raise CommandNotFoundError("there is no such command")
         command = self._sandbox.links.get(PREFIX + execution)
-        if not isinstance(command, Command) or PREFIX + execution not in self._sandbox.running:
+        if not isinstance(command, Command) or PREFIX + execution not in self._sandbox.executions.running:
             raise ConflictError("the command has ended")
         return command
 

@@ -17,7 +17,7 @@ FOLDER_TIMEOUT_S = 20.0
 def info(sandbox: Sandbox, name: str) -> ContextInfo:
     """What it is doing now. Raises ContextNotFoundError."""
     link, found = sandbox.link(name), sandbox.contexts[name]
-    found.status = "busy" if name in sandbox.running else "idle" if link.ready else "starting"
+    found.status = "busy" if name in sandbox.executions.running else "idle" if link.ready else "starting"
     return found
 
 

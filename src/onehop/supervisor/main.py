@@ -14,7 +14,8 @@ from typing import Any
 from onehop.errors import OnehopError
 from onehop.jail import syscalls
 from onehop.supervisor import selftest
-from onehop.supervisor.server import Connection, Service
+from onehop.supervisor.server import Connection
+from onehop.supervisor.service import Service
 
 
 def main() -> None:

@@ -30,7 +30,7 @@ class Outputs:
     def written(self, link: Pipes, stream: str, data: bytes) -> None:
         """A process has written to one of its pipes."""
         sandbox = self._sandbox
-        execution = sandbox.running.get(link.name)
+        execution = sandbox.executions.running.get(link.name)
         if execution is None:
             if isinstance(link, Link) and sandbox.state == "assigned":
                 late = self._late.setdefault(link.name, bytearray())
@@ -84,7 +84,8 @@ class Outputs:
             held, execution.held_end = execution.held_end, b""
             if held and isinstance(link, Link):
                 link.drain()
-                self._sandbox.done(link, execution, held)
+                if violation := self._sandbox.executions.done(link, execution, held):
+                    self._sandbox.on_violation(link, violation)
             elif execution.held_exit is not None:
                 link.drain()
                 if execution.end is None:
@@ -93,6 +94,6 @@ class Outputs:
         self._sandbox.init.ask({"do": "spill", "name": name}, answer)
 
     def _over_quota(self, link: Pipes, execution: Execution) -> None:
-        self._sandbox.stop_execution(
+        self._sandbox.executions.stop(
             link.name, execution, "output_limit", "its output filled the workspace's quota"
         )

@@ -1,4 +1,4 @@
-"""One sandbox as the supervisor sees it: its init, its control group, its kernels, the execution in each.
+"""One sandbox as the supervisor sees it: its init, its control group, its kernels, its end.
 
 State goes one way: `forking` → `preparing` → `ready` → `assigned` → `dying` → `gone`. Every step has
 one owner here; whatever goes wrong ends in `die`, which frees everything once the init is reaped.
@@ -13,11 +13,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from onehop import protocol
 from onehop.errors import (
     ContextNotFoundError,
     InvalidRequestError,
-    SessionBusyError,
     UnavailableError,
 )
 from onehop.jail import cgroups
@@ -26,10 +24,10 @@ from onehop.supervisor.births import Birth
 from onehop.supervisor.calls import Calls
 from onehop.supervisor.command import Command
 from onehop.supervisor.commands import Commands
-from onehop.supervisor.execution import MAX_RESULTS, SPILL_ASKED, Execution
+from onehop.supervisor.executions import Executions
 from onehop.supervisor.inits import InitChannel
 from onehop.supervisor.link import Link
-from onehop.supervisor.messages import ContextInfo, End, ExecutionSpec, SandboxSpec, Usage
+from onehop.supervisor.messages import ContextInfo, SandboxSpec
 from onehop.supervisor.outputs import Outputs
 from onehop.supervisor.pipes import Pipes
 from onehop.supervisor.surroundings import Surroundings, exiting
@@ -67,10 +65,8 @@ class Sandbox:
         self.commands = Commands(self)
         self.contexts: dict[str, ContextInfo] = {}
         """What was asked for; what each does now, says `supervisor/contexts.py`."""
-        self.running: dict[str, Execution] = {}
-        self.executions: dict[str, Execution] = {}
+        self.executions = Executions(self)
         self.restarting: set[str] = set()
-        self.died_between: set[str] = set()
         self.oom_kills = 0
         self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.around = around
@@ -81,10 +77,8 @@ class Sandbox:
         self._on_ready, self._on_warm, self._on_gone = on_ready, on_warm, on_gone
         self.loop = self._loop = asyncio.get_running_loop()
         self._workspace = -1
-        self._numbers = 0
-        self._outputs = Outputs(self)
+        self.outputs = Outputs(self)
         self._free_inodes = -1
-        self._waiting_for_kernel: list[tuple[str, Callable[[], None]]] = []
         self._ready_event = False
         self.calls = Calls(self)
         """Of tools."""
@@ -280,7 +274,7 @@ class Sandbox:
         """Its kernel was stopped."""
         self.links.pop(name).close()
         del self.contexts[name]
-        self._outputs.take_late(name)
+        self.outputs.take_late(name)
 
     def stop_kernel(self, name: str, reason: str) -> None:
         """What runs in it ends as `killed`, for `reason`. Raises UnavailableError, ContextNotFoundError."""
@@ -289,205 +283,7 @@ class Sandbox:
         link.drain_all()
         self.check_assigned()
         link.signal(signal.SIGKILL)
-        execution = self.running.get(name)
-        if execution is not None:
-            self.finish(name, execution, "killed", reason, variables="lost")
-        self.died_between.discard(name)
-        self._forget_waiting(name)
-
-    def _forget_waiting(self, kernel: str) -> bool:
-        """What was to run once the kernel is there will not. True when something was."""
-        before = len(self._waiting_for_kernel)
-        self._waiting_for_kernel = [one for one in self._waiting_for_kernel if one[0] != kernel]
-        return len(self._waiting_for_kernel) < before
-
-    # --- executions ---------------------------------------------------------------------------------
-
-    def execute(self, kernel: str, spec: ExecutionSpec) -> Execution:
-        """Starts an execution in a context.
-
-        Raises:
-            SessionBusyError: the context is at work.
-            UnavailableError: the sandbox is dying.
-            InvalidRequestError: there is no such context.
-        """
-        self.check_assigned()
-        link = self.link(kernel)
-        if kernel in self.running:
-            raise SessionBusyError("another execution is running here; wait for it or interrupt it")
-        if kernel in self.died_between:
-            execution = self._new_execution(spec)
-            execution.place = kernel
-            self.died_between.discard(kernel)
-            execution.finish(
-                End(
-                    "kernel_died",
-                    Usage(0.0, 0.0, -1),
-                    variables="lost",
-                    reason="the kernel died after the previous execution: variables are lost, this code was not run",
-                )
-            )
-            return execution
-        execution = self.begin(kernel, link, spec)
-        if late := self._outputs.take_late(kernel):
-            execution.add("stdout", late)
-        payload = protocol.encode(
-            protocol.Execute(
-                code=spec.code,
-                stdin=spec.stdin,
-                env=spec.env,
-                catalogue=spec.catalogue,
-                imports=spec.imports,
-            )
-        )
-        if link.ready:
-            link.send(Kind.EXECUTE, execution.number, payload)
-        else:
-            self._waiting_for_kernel.append(
-                (kernel, lambda: self.link(kernel).send(Kind.EXECUTE, execution.number, payload))
-            )
-        return execution
-
-    def _new_execution(self, spec: ExecutionSpec) -> Execution:
-        self._numbers += 1
-        execution = self.executions[spec.id] = Execution(spec, self._numbers, self._loop)
-        return execution
-
-    def begin(self, place: str, link: Link | Command, spec: ExecutionSpec) -> Execution:
-        """An execution that runs from now on, in a context or as a command; 0 for `timeout_s` is no deadline."""
-        execution = self.running[place] = self._new_execution(spec)
-        execution.place = place
-        self.links[place] = link
-        if self.group is not None and len(self.running) == 1:
-            self.group.reset_peak()  # others that run would be told of less than they needed
-        execution.cpu_start_ns = self._cpu_ns(link)
-        if spec.timeout_s > 0:
-            execution.limit(spec.timeout_s, lambda: self._deadline(place, execution))
-        self.around.watch(self)
-        return execution
-
-    def interrupt(self, kernel: str) -> bool:
-        """SIGINT for what runs in the context; the variables stay. Raises ContextNotFoundError."""
-        if kernel not in self.links:
-            raise ContextNotFoundError(f"there is no context {kernel!r}")
-        execution = self.running.get(kernel)
-        if execution is None:
-            return False
-        if not execution.stopping:
-            execution.stopping = "interrupted"
-            execution.stop_reason = "it was interrupted"
-            execution.resume()  # code that catches the interrupt goes on
-            self.around.watch(self)
-        if self._forget_waiting(kernel):
-            self.finish(kernel, execution, execution.stopping, execution.stop_reason)
-            return True
-        return self.links[kernel].interrupt()
-
-    def _deadline(self, kernel: str, execution: Execution) -> None:
-        self.stop_execution(
-            kernel, execution, "timeout", f"it ran longer than {execution.spec.timeout_s:g} s"
-        )
-
-    def stop_execution(self, kernel: str, execution: Execution, status: str, reason: str) -> None:
-        """SIGINT now, SIGKILL after the grace; the answer comes with whichever ends it."""
-        if execution.end is not None or execution.stopping == status:
-            return
-        execution.stopping, execution.stop_reason = status, reason
-        if self._forget_waiting(kernel):
-            self.finish(kernel, execution, status, reason)
-            return
-        grace_s = execution.spec.grace_s
-        if grace_s <= 0:
-            self._kill_execution(kernel, execution)
-            return
-        self.links[kernel].interrupt()
-        execution.after(grace_s, lambda: self._kill_execution(kernel, execution))
-
-    def _kill_execution(self, kernel: str, execution: Execution) -> None:
-        link = self.links[kernel]
-        if isinstance(link, Command):
-            link.drain()
-            link.signal(signal.SIGKILL)
-            self.finish(kernel, execution, execution.stopping, execution.stop_reason)
-            return
-        link.drain_all()
-        if execution.end is not None:
-            return
-        if self.spec.one_shot:
-            self.finish(
-                kernel,
-                execution,
-                execution.stopping,
-                execution.stop_reason,
-                variables="lost",
-                session="ended",
-            )
-            self.die(execution.stop_reason)
-            return
-        link.signal(signal.SIGKILL)
-        self.finish(kernel, execution, execution.stopping, execution.stop_reason, variables="lost")
-        self._replace_kernel(kernel)
-
-    def finish(
-        self,
-        kernel: str,
-        execution: Execution,
-        status: str,
-        reason: str = "",
-        *,
-        variables: str = "kept",
-        session: str = "alive",
-    ) -> None:
-        if execution.end is not None:
-            return
-        self.running.pop(kernel, None)
-        self.calls.forget(execution)
-        if execution.spill_fd >= 0:
-            os.close(execution.spill_fd)
-            execution.spill_fd = -1
-        peak = -1
-        try:
-            if self.group is not None:
-                peak = self.group.peak_bytes()
-            elif kernel in self.links:
-                link = self.links[kernel]
-                peak = link.peak_bytes if isinstance(link, Command) else self.around.peak_bytes(link.pidfd)
-        except (OSError, ValueError):
-            pass  # the group went with the sandbox
-        used = False
-        if session == "alive" and self._workspace >= 0:
-            used = self.around.workspace_used(self._workspace, self._free_inodes)
-        usage = execution.usage(self._cpu_ns(self.links[kernel]), peak)
-        if execution.spill_name == SPILL_ASKED:
-            execution.spill_name = ""
-        execution.finish(
-            End(
-                status=status,
-                usage=usage,
-                reason=reason,
-                variables=variables,
-                session=session,
-                truncated=execution.truncated,
-                spill_file=execution.spill_name,
-                spilled_bytes=execution.spilled_bytes,
-                workspace_used=used,
-                exit_code=execution.exit_code,
-            )
-        )
-        if isinstance(self.links.get(kernel), Command):
-            self.commands.ended(kernel, execution)
-
-    def _cpu_ns(self, link: Pipes) -> int:
-        try:
-            if self.group is not None:
-                value = self.group.cpu_ns()
-                if value >= 0:
-                    return value
-            if isinstance(link, Command) and link.cpu_ns >= 0:
-                return link.cpu_ns
-            return self.around.cpu_ns(link.pidfd)
-        except (OSError, ValueError):
-            return -1
+        self.executions.stop_kernel(name, reason)
 
     # --- what a link tells --------------------------------------------------------------------------
 
@@ -500,12 +296,7 @@ class Sandbox:
             self.restarting.discard(link.name)
             if self.contexts[link.name].cwd:
                 link.send(Kind.ENTER, 0, os.fsencode(self.contexts[link.name].cwd))
-            waiting, self._waiting_for_kernel = self._waiting_for_kernel, []
-            for kernel, action in waiting:
-                if kernel == link.name:
-                    action()
-                else:
-                    self._waiting_for_kernel.append((kernel, action))
+            self.executions.kernel_ready(link.name)
             self._maybe_ready()
             return
         if kind == Kind.WARM:
@@ -515,72 +306,15 @@ class Sandbox:
             self.warmth = "warm"
             self._on_warm(self)
             return
-        execution = self.running.get(link.name)
-        if execution is None or number != execution.number:
-            if kind == Kind.SYNC and number == 0:
-                link.send(Kind.PROCEED, 0)
-                return
-            self.on_violation(link, "a frame of no running execution")
-            return
-        match kind:
-            case Kind.SYNC:
-                link.send(Kind.PROCEED, number)
-            case Kind.RESULT:
-                self._take_result(link, execution, payload)
-            case Kind.FAILURE:
-                if execution.failed:
-                    self.on_violation(link, "a second failure")
-                    return
-                execution.failed = True
-                execution.add("failure", payload[: 1 << 20])
-            case Kind.DONE:
-                self.done(link, execution, payload)
-            case Kind.CALL | Kind.BLOCKED:
-                if violation := self.calls.take(execution, kind, payload):
-                    self.on_violation(link, violation)
-
-    def _take_result(self, link: Link, execution: Execution, payload: bytes) -> None:
-        execution.results += 1
-        if len(payload) > execution.results_left or execution.results > MAX_RESULTS:
-            execution.truncated = True
-            return
-        execution.results_left -= len(payload)
-        execution.add("result", payload)
-
-    def done(self, link: Link, execution: Execution, payload: bytes) -> None:
-        try:
-            status = protocol.decode_done(payload).status
-        except ValueError as error:
-            self.on_violation(link, f"an end that cannot be read: {error}")
-            return
-        if status not in ("ok", "error", "interrupted"):
-            self.on_violation(link, "an end with an unknown status")
-            return
-        if self.check_oom():
-            return
-        if execution.spill_name == SPILL_ASKED:
-            execution.held_end = payload  # what is still in the pipes belongs to this execution's file
-            return
-        if execution.stopping:
-            # The code may have ended by itself in the same moment; a deadline that passed stays one.
-            if status == "ok" and execution.stopping == "interrupted":
-                self.finish(link.name, execution, "ok")
-            else:
-                self.finish(link.name, execution, execution.stopping, execution.stop_reason)
-            return
-        # Nobody interrupted it: the code raised KeyboardInterrupt by itself.
-        self.finish(link.name, execution, "error" if status == "interrupted" else status)
+        if violation := self.executions.take(link, kind, number, payload):
+            self.on_violation(link, violation)
 
     def on_output(self, link: Pipes, stream: str, data: bytes) -> None:
-        self._outputs.written(link, stream, data)
+        self.outputs.written(link, stream, data)
 
     def on_violation(self, link: Link, what: str) -> None:
         """A kernel that does not keep to the protocol is not talked to again; its session ends."""
-        execution = self.running.get(link.name)
-        reason = f"the kernel sent {what}, which no kernel of ours sends"
-        if execution is not None:
-            self.finish(link.name, execution, "protocol_error", reason, variables="lost", session="ended")
-        self.die(reason, status="protocol_error")
+        self.die(f"the kernel sent {what}, which no kernel of ours sends", status="protocol_error")
 
     def on_channel_closed(self, link: Link) -> None:
         """Dead, or about to be. Init tells the exit code; we wait for it a moment, not longer."""
@@ -603,33 +337,16 @@ class Sandbox:
             return
         if self.check_oom():
             return
-        execution = self.running.get(kernel)
-        if execution is None:
-            self.died_between.add(kernel)
-            if self.state == "ready":
-                self.die("its kernel ended while it waited in the pool")
-                return
-        elif execution.stopping and execution.stopping != "interrupted":
-            self.finish(kernel, execution, execution.stopping, execution.stop_reason, variables="lost")
-        else:
-            self.finish(
-                kernel,
-                execution,
-                "kernel_died",
-                _why(code),
-                variables="lost",
-                session="ended" if self.spec.one_shot else "alive",
-            )
-        self._replace_kernel(kernel)
-
-    def _replace_kernel(self, kernel: str) -> None:
-        """A new kernel in the same sandbox: the files stay, the variables do not."""
-        if self.spec.one_shot:
+        self.executions.kernel_died(kernel, _why(code))
+        if self.state == "ready":
+            self.die("its kernel ended while it waited in the pool")
+        elif self.spec.one_shot:
             self.links[kernel].close()
-            return
-        self.new_kernel(kernel)
+        else:
+            self.new_kernel(kernel)
 
     def new_kernel(self, kernel: str) -> None:
+        """Another kernel in the same sandbox: the files stay, the variables do not."""
         if kernel in self.links:
             self.links[kernel].close()
         try:
@@ -674,15 +391,7 @@ class Sandbox:
         """Looks after what no event tells. False when nothing runs any more."""
         if self.state != "assigned" or self.check_oom():
             return False
-        for kernel, execution in list(self.running.items()):
-            limit_s = execution.spec.cpu_s
-            if limit_s > 0:
-                used = self._cpu_ns(self.links[kernel])
-                if used >= 0 and (used - execution.cpu_start_ns) / 1e9 > limit_s:
-                    self.stop_execution(
-                        kernel, execution, "timeout", f"it used more than {limit_s:g} s of CPU time"
-                    )
-        return any(not execution.suspended for execution in self.running.values())
+        return self.executions.look()
 
     # --- files --------------------------------------------------------------------------------------
 
@@ -690,6 +399,10 @@ class Sandbox:
         """Init starts a porter on `fd`, a connected stream socket that stays the caller's to close."""
         self.check_assigned()
         self.init.tell({"do": "porter"}, [fd])
+
+    def workspace_used(self) -> bool:
+        """Whether there is or was anything in the workspace."""
+        return self._workspace >= 0 and self.around.workspace_used(self._workspace, self._free_inodes)
 
     # --- death --------------------------------------------------------------------------------------
 
@@ -700,8 +413,7 @@ class Sandbox:
         before, self.state = self.state, "dying"
         self.death_reason = reason
         self._start_timer.cancel()
-        for kernel, execution in list(self.running.items()):
-            self.finish(kernel, execution, status, reason, variables="lost", session="ended")
+        self.executions.finish_all(status, reason)
         if before == "forking":
             return  # the zygote's answer, or its death, brings us on
         self._kill_init()

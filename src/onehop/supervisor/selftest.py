@@ -15,7 +15,7 @@ from onehop.supervisor.messages import Event, ExecutionSpec, decode_end
 from onehop.supervisor.surroundings import protections
 
 if TYPE_CHECKING:
-    from onehop.supervisor.server import Service
+    from onehop.supervisor.service import Service
 
 PROBE = r"""
 import ctypes, errno, json, os, socket
@@ -150,7 +150,7 @@ async def probe(service: Service, timeout_s: float) -> dict[str, Any]:
     sandbox = taking.result()
     try:
         spec = ExecutionSpec(id="self-test", code=PROBE, timeout_s=10)
-        execution = sandbox.execute("main", spec)
+        execution = sandbox.executions.execute("main", spec)
         ended = asyncio.get_running_loop().create_future()
         import msgspec
 

@@ -27,8 +27,9 @@ from onehop.sessions.caller import EXECUTE, READ
 from onehop.sessions.run import new_id
 from onehop.wires import extras, streaming
 from onehop.wires.openai import responses_request
-from onehop.wires.openai.responses_output import Output, Stored
-from onehop.wires.openai.responses_request import IN_PLACE, ResponsesRequest
+from onehop.wires.openai.responses_items import IN_PLACE
+from onehop.wires.openai.responses_output import Output
+from onehop.wires.openai.responses_request import ResponsesRequest
 
 PATH = "/v1/responses"
 KIND = "response"
@@ -36,6 +37,23 @@ KIND = "response"
 INPUT_TTL_S = 86400.0
 """Of a file that came in a request's input."""
 MAX_IMAGE_BYTES = 20 * 1024 * 1024
+
+
+class Stored(msgspec.Struct, kw_only=True):
+    """A response that later requests may name.
+
+    Args:
+        document: as JSON.
+        input: the request's items, as JSON.
+        messages: the whole conversation, answer included, in the loop's words.
+        session: of its container, empty when no code ran.
+    """
+
+    document: bytes
+    input: bytes
+    messages: bytes
+    session: str = ""
+
 
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 _encode_messages = msgspec.msgpack.Encoder().encode

@@ -9,8 +9,6 @@ import secrets
 import time
 from typing import Any
 
-import msgspec
-
 from onehop.agent import events
 from onehop.agent.containers import public
 from onehop.agent.events import LoopEnd, LoopEvent
@@ -398,19 +396,3 @@ def usage(end: LoopEnd) -> dict[str, Any]:
 
 def _name(prefix: str) -> str:
     return f"{prefix}_{secrets.token_hex(20)}"
-
-
-class Stored(msgspec.Struct, kw_only=True):
-    """A response that later requests may name.
-
-    Args:
-        document: as JSON.
-        input: the request's items, as JSON.
-        messages: the whole conversation, answer included, in the loop's words.
-        session: of its container, empty when no code ran.
-    """
-
-    document: bytes
-    input: bytes
-    messages: bytes
-    session: str = ""
