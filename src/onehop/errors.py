@@ -7,6 +7,7 @@ OnehopError
 │   │   ├── InvalidPathError     422  a file path is absolute, climbs out, holds NUL or is too long
 │   │   ├── InvalidArchiveError  422  no tar or zip, or it holds what is not unpacked
 │   │   ├── UnsupportedParameterError 400  what is asked for cannot be done, or not with this model
+│   │   ├── PreviousResponseNotFoundError 400  the response to go on from is not kept, or it is not the caller's
 │   │   ├── UnknownEnvironmentError 422  no environment of that name
 │   │   └── IdempotencyKeyReusedError 422  the key belongs to another request
 │   ├── UnauthorizedError        401  no key, or one that is unknown, expired or revoked
@@ -117,6 +118,12 @@ class UnsupportedParameterError(InvalidRequestError):
     """What is asked for cannot be done, or not with this model; `field` names it."""
 
     status, type, title = 400, "unsupported-parameter", "The parameter is not supported"
+
+
+class PreviousResponseNotFoundError(InvalidRequestError):
+    """Only of OpenAI's protocol, with its status."""
+
+    status, type, title = 400, "previous-response-not-found", "There is no such response to go on from"
 
 
 class UnknownEnvironmentError(InvalidRequestError):
@@ -377,6 +384,7 @@ WIRE_PROBLEMS: tuple[type[ProblemError], ...] = (
     ModelNotFoundError,
     UploadNotFoundError,
     ResponseNotFoundError,
+    PreviousResponseNotFoundError,
     UpstreamError,
     UpstreamTimeoutError,
     UpstreamAuthenticationError,

@@ -70,7 +70,6 @@ def test_openai(two: Two) -> None:
         looks: list[Callable[[], object]] = [
             lambda: other.responses.retrieve(response.id),
             lambda: other.responses.delete(response.id),
-            lambda: other.responses.create(model="chat", input="?", previous_response_id=response.id),
             lambda: other.containers.retrieve(container),
             lambda: other.containers.delete(container),
             lambda: other.containers.files.list(container),
@@ -87,6 +86,13 @@ def test_openai(two: Two) -> None:
         for look in looks:
             with pytest.raises(openai.NotFoundError):
                 look()
+        with pytest.raises(openai.BadRequestError) as refused:
+            other.responses.create(model="chat", input="?", previous_response_id=response.id)
+        assert refused.value.code == "previous_response_not_found"
+        with other.responses.connect() as connection:
+            connection.response.create(model="chat", input="?", previous_response_id=response.id)
+            error = connection.recv()
+            assert (error.type, error.error.code) == ("error", "previous_response_not_found")
         assert list(other.files.list()) == []
         assert list(other.containers.list()) == []
         assert mine.files.content(file.id).read() == b"secret"

@@ -9,11 +9,9 @@ from __future__ import annotations
 import asyncio
 import json
 import platform
-from types import NoneType
 from typing import Any
 
 import msgspec
-from starlette.requests import ClientDisconnect
 
 from onehop import __version__, errors
 from onehop.api.asgi import Call
@@ -25,16 +23,13 @@ from onehop.sessions.run import Run
 from onehop.wires.jupyter.asking import Asker
 from onehop.wires.jupyter.kernels import LABEL
 from onehop.wires.jupyter.messages import VERSION, Message, Writer, decode
+from onehop.wires.websocket import TOO_MANY, UNSUPPORTED, Websocket
 
 MAX_WAITING = 1000
 """Requests of one client that are not begun yet."""
 USED_S = 60.0
 """A kernel with a client is in use: so often it is told."""
 PAUSE_S = 30.0
-UNSUPPORTED = 1003
-"""Close code: the message cannot be read (RFC 6455, section 7.4.1)."""
-TOO_MANY = 1013
-"""Close code: try again later (IANA's registry of WebSocket close codes)."""
 
 Content = dict[str, Any]
 
@@ -48,8 +43,6 @@ class Channels:
         session = await self._engine.sessions.get(call.path["kernel_id"], call.caller)
         if LABEL not in session.metadata:
             raise errors.SessionNotFoundError("there is no such kernel")
-        await call.receive()  # websocket.connect
-        await call.send({"type": "websocket.accept"})
         await _Client(self._engine, session.id, call).run()
 
 
@@ -59,7 +52,7 @@ class _Client:
     def __init__(self, engine: Engine, kernel: str, call: Call) -> None:
         self._engine = engine
         self._kernel = kernel
-        self._call = call
+        self._socket = Websocket(call)
         self._caller: Caller = call.caller
         self._writer = Writer(kernel)
         self._asker = Asker(engine, kernel, call.caller)
@@ -83,36 +76,23 @@ class _Client:
 
     async def run(self) -> None:
         """Until the client goes, or until what answers it cannot go on."""
-        both = [asyncio.create_task(self._listen()), asyncio.create_task(self._work())]
-        staying = asyncio.create_task(self._stay())
-        try:
-            done, _ = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in (*both, staying):
-                task.cancel()
-            await asyncio.gather(*both, staying, return_exceptions=True)
-        for task in done:
-            if not isinstance(task.exception(), ClientDisconnect | NoneType):
-                task.result()
+        await self._socket.serve(self._listen(), self._work(), beside=self._stay())
 
     async def _listen(self) -> None:
         most_bytes = self._engine.settings.body_bytes
         while True:
-            event = await self._call.receive()
-            if event["type"] == "websocket.disconnect":
-                return
-            raw = event.get("text") or event.get("bytes") or ""
+            raw = await self._socket.receive()
             try:
                 message = decode(raw)
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 reason = "expected a message of Jupyter's protocol as JSON"
-                await self._call.send({"type": "websocket.close", "code": UNSUPPORTED, "reason": reason})
+                await self._socket.close(UNSUPPORTED, reason)
                 return
             if message.channel == "control" or message.kind in ("interrupt_request", "shutdown_request"):
                 await self._answer(message, "control", self._control.get(message.kind))
             elif self._waiting.full() or self._waiting_bytes > most_bytes:
                 reason = f"more than {MAX_WAITING} requests or {most_bytes} bytes are waiting already"
-                await self._call.send({"type": "websocket.close", "code": TOO_MANY, "reason": reason})
+                await self._socket.close(TOO_MANY, reason)
                 return
             else:
                 self._waiting_bytes += len(raw)
@@ -152,17 +132,11 @@ class _Client:
                 told = {name: content[name] for name in ("ename", "evalue", "traceback")}
                 await self._show("error", told | {"traceback": [error.detail]}, message)
         kind = message.kind.removesuffix("_request") + "_reply"
-        await self._send(self._writer.message(channel, kind, content, message))
+        await self._socket.send(self._writer.message(channel, kind, content, message))
         await self._show("status", {"execution_state": "idle"}, message)
 
     async def _show(self, kind: str, content: Content, parent: Message) -> None:
-        await self._send(self._writer.message("iopub", kind, content, parent))
-
-    async def _send(self, text: str) -> None:
-        try:
-            await self._call.send({"type": "websocket.send", "text": text})
-        except RuntimeError:
-            raise ClientDisconnect from None  # it was closed meanwhile
+        await self._socket.send(self._writer.message("iopub", kind, content, parent))
 
     # --- cells ----------------------------------------------------------------------------------------
 

@@ -36,7 +36,7 @@ def refuse(error: errors.ProblemError, request_id: str) -> Refusal:
         headers.append(CHALLENGE)
     elif error.status == 405:
         headers.append((b"allow", ", ".join(error.extra["allow"]).encode()))
-    return Refusal(_status(error), encode_json({"error": document(error)}), tuple(headers))
+    return Refusal(status(error), encode_json({"error": document(error)}), tuple(headers))
 
 
 def document(error: errors.ProblemError) -> dict[str, Any]:
@@ -50,7 +50,8 @@ def document(error: errors.ProblemError) -> dict[str, Any]:
     }
 
 
-def _status(error: errors.ProblemError) -> int:
+def status(error: errors.ProblemError) -> int:
+    """As OpenAI answers it."""
     for kind, status in STATUSES.items():
         if isinstance(error, kind):
             return status
@@ -58,11 +59,11 @@ def _status(error: errors.ProblemError) -> int:
 
 
 def _type(error: errors.ProblemError) -> str:
-    status = _status(error)
-    if status == 401:
+    code = status(error)
+    if code == 401:
         return "authentication_error"
-    if status == 403:
+    if code == 403:
         return "permission_error"
-    if status == 429:
+    if code == 429:
         return "rate_limit_error"
-    return "invalid_request_error" if status < 500 else "server_error"
+    return "invalid_request_error" if code < 500 else "server_error"

@@ -13,13 +13,14 @@ from typing import Any
 import msgspec
 
 from onehop.agent.events import Kind, LoopEnd, LoopEvent, LoopRequest
-from onehop.agent.model import ImagePart, Message, TextPart
+from onehop.agent.model import CallPart, ImagePart, Message, ResultPart, TextPart
 from onehop.agent.service import Agent
 from onehop.api.asgi import JSON, Call, encode_json
 from onehop.api.resources import Body, Operation
 from onehop.errors import (
     InvalidJsonError,
     InvalidRequestError,
+    PreviousResponseNotFoundError,
     ResponseNotFoundError,
     UnsupportedParameterError,
 )
@@ -99,27 +100,57 @@ class Responses:
             document = _decode(await call.body(self._settings.body_bytes))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise InvalidJsonError(f"the body is no JSON object: {error}") from None
-        request = responses_request.read(document)
-        more = extras.read(call, request.extras)
-        loop = await self._loop_request(call, request, more)
-        output = Output(new_id("resp"), request)
-        run = self._kept(call, request, output, self._agent.loop.run(loop), loop)
-        if request.stream:
+        stream, output, run = await self.begin(call, document, None)
+        if stream:
             head = b"".join(_chunk(one) for one in output.begin())
             await streaming.stream(
                 call,
                 run,
-                lambda event: b"".join(_chunk(one) for one in _told(output, event)),
+                lambda event: b"".join(_chunk(one) for one in output.told(event)),
                 lambda error: b"".join(_chunk(one) for one in output.failed(error)),
                 head=head,
             )
             return
-        if await streaming.collect(call, run, lambda event: _told(output, event)):
+        if await streaming.collect(call, run, output.told):
             assert output.end is not None
             headers = [JSON, *extras.headers(output.end)]
             await call.answer(encode_json(output.document()), headers=headers)
 
-    async def _loop_request(self, call: Call, request: ResponsesRequest, more: extras.Extras) -> LoopRequest:
+    async def begin(
+        self, call: Call, document: Any, near: dict[str, Stored] | None, *, generate: bool = True
+    ) -> tuple[bool, Output, streaming.LoopEvents]:
+        """A response that is about to be made.
+
+        Args:
+            document: the request, decoded.
+            near: what the connection itself keeps, by the responses' ids: looked at before the memory, and left with
+                the new response alone. None for a connection that keeps nothing.
+            generate: False: no model is asked, the response says nothing, and can be gone on from.
+
+        Returns:
+            Whether a stream was asked for, what tells the response, and the events to tell it.
+
+        Raises:
+            InvalidRequestError, NotFoundError: as it stands it cannot be done.
+        """
+        request = responses_request.read(document)
+        more = extras.read(call, request.extras)
+        loop = await self._loop_request(call, request, more, near)
+        output = Output(new_id("resp"), request)
+        if not generate and loop.container.files:
+            raise UnsupportedParameterError(
+                "generate: files go into a container with a request that generates", field="generate"
+            )
+        events = self._agent.loop.run(loop) if generate else _silence()
+        return request.stream, output, self._kept(call, request, output, events, loop, near)
+
+    async def _loop_request(
+        self,
+        call: Call,
+        request: ResponsesRequest,
+        more: extras.Extras,
+        near: dict[str, Stored] | None,
+    ) -> LoopRequest:
         kinds: list[Kind] = ["python"] if request.code or more.code else []
         loop = LoopRequest(
             request=request.model,
@@ -138,16 +169,19 @@ class Responses:
         if request.max_tool_calls is not None and loop.limits.tool_calls is None:
             loop.limits = msgspec.structs.replace(loop.limits, tool_calls=request.max_tool_calls)
         if request.previous:
-            await self._continue(call, request, loop)
+            await self._continue(call, request, loop, near or {})
+        _check_results(request.model.messages, loop.request.messages)
         await self._place_files(call, request, loop)
         if not loop.request.messages:
             raise InvalidRequestError("input: there is nothing to answer", field="input")
         return loop
 
-    async def _continue(self, call: Call, request: ResponsesRequest, loop: LoopRequest) -> None:
+    async def _continue(
+        self, call: Call, request: ResponsesRequest, loop: LoopRequest, near: dict[str, Stored]
+    ) -> None:
         """Puts the conversation before this request's own input; its instructions come first."""
-        stored = await self._stored(call, request.previous)
-        before = [one for one in _decode_messages(stored.messages) if one.role != "system"]
+        stored = await self._previous(call, request, near)
+        before = _without_instructions(stored)
         own = loop.request.messages
         first = 1 if "instructions" in _given(request) else 0
         loop.request = msgspec.structs.replace(loop.request, messages=[*own[:first], *before, *own[first:]])
@@ -155,6 +189,20 @@ class Responses:
         if stored.session and not choice.session and not choice.conversation and not choice.files:
             # `auto` goes on where the conversation was, and says so when that is gone.
             choice.session, choice.restart = stored.session, True
+
+    async def _previous(self, call: Call, request: ResponsesRequest, near: dict[str, Stored]) -> Stored:
+        stored = near.get(request.previous) or await self._find(call, request.previous)
+        if stored is None:
+            raise PreviousResponseNotFoundError(
+                f"there is no response {request.previous[:80]!r}", field="previous_response_id"
+            )
+        return stored
+
+    async def before(self, call: Call, request: ResponsesRequest) -> list[Message]:
+        """The conversation before a request that names a previous response; raises PreviousResponseNotFoundError."""
+        if not request.previous:
+            return []
+        return _without_instructions(await self._previous(call, request, {}))
 
     async def _place_files(self, call: Call, request: ResponsesRequest, loop: LoopRequest) -> None:
         """Files of the input: into the container where there is one, else along with the message."""
@@ -203,17 +251,31 @@ class Responses:
         output: Output,
         events: AsyncGenerator[LoopEvent, None],
         loop: LoopRequest,
+        near: dict[str, Stored] | None,
     ) -> AsyncGenerator[LoopEvent, None]:
         """The loop's events; before the last one the response is kept."""
         async with aclosing(events) as source:
             async for event in source:
                 if isinstance(event, LoopEnd):
                     output.take(event)
-                    if request.store:
-                        await self._keep(call, request, output, loop)
+                    if request.store or near is not None:
+                        await self._keep(
+                            call, request.store, output.name, self._as_stored(request, output, loop), near
+                        )
                 yield event
 
-    async def _keep(self, call: Call, request: ResponsesRequest, output: Output, loop: LoopRequest) -> None:
+    async def _keep(
+        self, call: Call, store: bool, name: str, stored: Stored, near: dict[str, Stored] | None
+    ) -> None:
+        if near is not None:
+            near.clear()
+            near[name] = stored
+        if store:
+            ttl_s = self._settings.loop_memory_hours * 3600
+            data = _encode_messages(stored)
+            await self._agent.memory.put(call.caller.owner, KIND, name, data, ttl_s)
+
+    def _as_stored(self, request: ResponsesRequest, output: Output, loop: LoopRequest) -> Stored:
         end = output.end
         assert end is not None
         messages = list(loop.request.messages)
@@ -222,28 +284,30 @@ class Responses:
             messages.append(Message("assistant", list(output.calls)))
         else:
             messages += end.transcript
-        stored = Stored(
+        return Stored(
             document=encode_json(output.document()),
             input=encode_json(request.input),
             messages=_encode_messages(messages),
             session=end.container.session if end.container is not None else loop.container.session,
         )
-        ttl_s = self._settings.loop_memory_hours * 3600
-        data = _encode_messages(stored)
-        await self._agent.memory.put(call.caller.owner, KIND, output.name, data, ttl_s)
 
-    async def _stored(self, call: Call, name: str) -> Stored:
+    async def _find(self, call: Call, name: str) -> Stored | None:
         data = await self._agent.memory.get(call.caller.owner, KIND, name[:128])
-        if data is None:
-            raise ResponseNotFoundError(f"there is no response {name[:80]!r}", field="previous_response_id")
-        return _decode_stored(data)
+        return None if data is None else _decode_stored(data)
+
+    async def _stored(self, call: Call) -> Stored:
+        name = call.path["response_id"]
+        stored = await self._find(call, name)
+        if stored is None:
+            raise ResponseNotFoundError(f"there is no response {name[:80]!r}")
+        return stored
 
     async def get(self, call: Call) -> None:
         if call.query_flag("stream"):
             raise UnsupportedParameterError(
                 "stream: a response is streamed once, while it is made", field="stream"
             )
-        stored = await self._stored(call, call.path["response_id"])
+        stored = await self._stored(call)
         await call.answer(stored.document)
 
     async def delete(self, call: Call) -> None:
@@ -253,11 +317,11 @@ class Responses:
         await call.answer(encode_json({"id": name, "object": "response", "deleted": True}))
 
     async def cancel(self, call: Call) -> None:
-        await self._stored(call, call.path["response_id"])
+        await self._stored(call)
         raise InvalidRequestError("only responses in the background can be cancelled; hang up to stop one")
 
     async def items(self, call: Call) -> None:
-        stored = await self._stored(call, call.path["response_id"])
+        stored = await self._stored(call)
         found: list[dict[str, Any]] = msgspec.json.decode(stored.input)
         for number, item in enumerate(found):
             item.setdefault("id", f"item_{number}")
@@ -281,10 +345,24 @@ class Responses:
         await call.answer(encode_json(document))
 
 
-def _told(output: Output, event: LoopEvent) -> list[dict[str, Any]]:
-    if event is output.end:
-        return output.finish()
-    return output.take(event)
+def _without_instructions(stored: Stored) -> list[Message]:
+    return [one for one in _decode_messages(stored.messages) if one.role != "system"]
+
+
+async def _silence() -> streaming.LoopEvents:
+    yield LoopEnd(reason="answer")
+
+
+def _check_results(own: list[Message], conversation: list[Message]) -> None:
+    """A result is of a call that the conversation has; a model's server would say so less clearly."""
+    calls = {part.id for message in conversation for part in message.parts if isinstance(part, CallPart)}
+    for message in own:
+        for part in message.parts:
+            if isinstance(part, ResultPart) and part.id not in calls:
+                raise InvalidRequestError(
+                    f"input: no function call has the call_id {part.id[:80]!r} of a function_call_output",
+                    field="input",
+                )
 
 
 def _chunk(event: dict[str, Any]) -> bytes:

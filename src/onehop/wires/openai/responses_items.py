@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import urlsafe_b64decode
 from typing import Any
 
 import msgspec
@@ -23,6 +24,11 @@ from onehop.wires.openai import members
 from onehop.wires.openai.members import DATA_URL
 
 IN_PLACE = "[The file {name} is in the working folder of the Python tool.]"
+
+
+SUMMARY = "onehop."
+"""What the content of our own compaction items begins with."""
+SUMMARY_HEAD = "[Your summary of the conversation so far:]"
 
 
 class File(msgspec.Struct, kw_only=True):
@@ -65,6 +71,8 @@ def read(item: Any, where: str, messages: list[Message], files: list[File]) -> N
         pieces = [*(item.get("summary") or []), *(item.get("content") or [])]
         text = "\n\n".join(str(one.get("text") or "") for one in pieces if isinstance(one, dict))
         _last(messages, "assistant").parts.append(ReasoningPart(text=text, dialect="responses", raw=item))
+    elif kind == "compaction" and str(item.get("encrypted_content")).startswith(SUMMARY):
+        _last(messages, "user").parts.append(TextPart(_summary(item["encrypted_content"], where)))
     elif kind == "item_reference":
         raise UnsupportedParameterError(
             f"{where}: item references are not known here; use previous_response_id", field=where
@@ -165,6 +173,17 @@ def _code(item: dict[str, Any], where: str, messages: list[Message]) -> None:
     ]
     content: list[TextPart | ImagePart | RawPart] = [TextPart("\n".join(logs) or "[output not sent back]")]
     _last(messages, "user").parts.append(ResultPart(id=name, name=NAMES["python"], content=content))
+
+
+def _summary(content: str, where: str) -> str:
+    """Of our own compaction; another's goes to its own server as it is."""
+    try:
+        text = urlsafe_b64decode(content.removeprefix(SUMMARY).encode("ascii")).decode()
+    except ValueError:
+        raise InvalidRequestError(
+            f"{where}.encrypted_content: it was changed on its way", field=f"{where}.encrypted_content"
+        ) from None
+    return f"{SUMMARY_HEAD}\n{text}"
 
 
 def _last(messages: list[Message], role: str) -> Message:

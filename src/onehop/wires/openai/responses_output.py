@@ -49,7 +49,7 @@ class Output:
         self.calls: list[CallPart] = []
         """The client's, as it sees them."""
         self._request = request
-        self._created_at = int(time.time())
+        self._created_at = self._completed_at = int(time.time())
         self._items: list[dict[str, Any]] = []
         self._sequence = 0
         self._message: dict[str, Any] | None = None
@@ -112,12 +112,14 @@ class Output:
         elif isinstance(event, TurnEnd):
             return self._turned(event)
         elif isinstance(event, LoopEnd):
-            self.end = event
+            self.end, self._completed_at = event, int(time.time())
             return []
         return []
 
-    def finish(self) -> list[Event]:
-        """The end of the stream, once the response is kept."""
+    def told(self, event: LoopEvent) -> list[Event]:
+        """As `take`, but the loop's end, which was taken before the response was kept, ends the stream."""
+        if event is not self.end:
+            return self.take(event)
         assert self.end is not None
         kind = "response.completed" if self.end.reason in COMPLETE else "response.incomplete"
         return [self._event(kind, response=self.document())]
@@ -139,6 +141,7 @@ class Output:
             "id": self.name,
             "object": "response",
             "created_at": self._created_at,
+            "completed_at": None,
             "status": "in_progress",
             "background": False,
             "error": None,
@@ -151,6 +154,8 @@ class Output:
         if end is not None:
             complete = end.reason in COMPLETE
             document["status"] = "completed" if complete else "incomplete"
+            if complete:
+                document["completed_at"] = self._completed_at
             if not complete:
                 document["incomplete_details"] = {"reason": INCOMPLETE.get(end.reason, end.reason)}
             document["usage"] = usage(end)

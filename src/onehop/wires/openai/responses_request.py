@@ -68,6 +68,7 @@ def read(document: Any) -> ResponsesRequest:
         if body.pop(name, None):
             raise UnsupportedParameterError(f"{name} is not supported: {why}", field=name)
     echo = {name: body.get(name, default) for name, default in ECHO.items()}
+    echo["tools"] = _echoed(echo["tools"])
     model = members.text(body, "model")
     extras = members.extras(body.pop("onehop", None))
     stream, store = members.flag(body, "stream"), body.pop("store", True)
@@ -139,6 +140,7 @@ ECHO: dict[str, Any] = {
     "text": {"format": {"type": "text"}},
     "tool_choice": "auto",
     "tools": [],
+    "top_logprobs": 0,
     "top_p": 1.0,
     "truncation": "disabled",
     "user": None,
@@ -148,6 +150,18 @@ ECHO: dict[str, Any] = {
     "frequency_penalty": 0.0,
 }
 """Members of the request that a response repeats, with what they are when the request does not say."""
+
+
+def _echoed(tools: Any) -> Any:
+    """A function tool in a response has all its members."""
+    if not isinstance(tools, list):
+        return tools
+    return [
+        {"description": None, "parameters": None, "strict": None, **tool}
+        if isinstance(tool, dict) and tool.get("type") == "function"
+        else tool
+        for tool in tools
+    ]
 
 
 # --- tools --------------------------------------------------------------------------------------------
