@@ -85,6 +85,13 @@ class Keyring:
                 return replace(known.caller, scopes=known.caller.scopes & DELEGATED)
         raise UnauthorizedError("the key behind this has expired or was revoked")
 
+    def check(self, caller: Caller) -> None:
+        """For a connection that lasts. Raises UnauthorizedError when its key ended, or when one is wanted by now."""
+        if caller.key:
+            self.delegate(caller.owner, caller.key)
+        elif self.required:
+            raise UnauthorizedError("this server wants a key now")
+
     @property
     def usable(self) -> bool:
         """There is a key that was not revoked."""

@@ -10,6 +10,8 @@ from typing import Any
 from starlette.requests import ClientDisconnect
 
 from onehop.api.asgi import Call
+from onehop.errors import UnauthorizedError
+from onehop.sessions.keyring import Keyring
 
 UNSUPPORTED = 1003
 """Close code: the message cannot be read (RFC 6455, section 7.4.1)."""
@@ -20,10 +22,15 @@ TOO_MANY = 1013
 
 
 class Websocket:
-    """One connection; `serve` begins it."""
+    """One connection; `serve` begins it, and it lasts no longer than its key.
 
-    def __init__(self, call: Call) -> None:
+    Args:
+        keyring: says with every message whether the caller's key is still one.
+    """
+
+    def __init__(self, call: Call, keyring: Keyring) -> None:
         self._call = call
+        self._keyring = keyring
 
     async def serve(
         self, *works: Coroutine[Any, Any, None], beside: Coroutine[Any, Any, None] | None = None
@@ -52,6 +59,11 @@ class Websocket:
         event = await self._call.receive()
         if event["type"] == "websocket.disconnect":
             raise ClientDisconnect
+        try:
+            self._keyring.check(self._call.caller)
+        except UnauthorizedError as error:
+            await self.close(POLICY, error.detail)
+            raise ClientDisconnect from None
         return event.get("text") or event.get("bytes") or ""
 
     async def send(self, text: str) -> None:

@@ -157,7 +157,10 @@ def test_a_response_is_kept_until_it_is_deleted(sdk: Any, models: Models) -> Non
         sdk.responses.delete(made.id)
     with pytest.raises(openai.BadRequestError) as refused:
         sdk.responses.create(model="chat", input="Go on.", previous_response_id=made.id)
-    assert (refused.value.code, refused.value.param) == ("previous_response_not_found", "previous_response_id")
+    assert (refused.value.code, refused.value.param) == (
+        "previous_response_not_found",
+        "previous_response_id",
+    )
 
 
 def test_what_is_not_to_be_stored_is_not(sdk: Any, models: Models) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import openai
@@ -223,7 +224,8 @@ async def test_a_connection_ends_when_it_is_old(monkeypatch: pytest.MonkeyPatch)
 
     call = HttpCall({"type": "websocket", "headers": []}, receive, send)
     responses: Any = None  # nothing is asked of it
-    await asyncio.wait_for(responses_socket.ResponsesSocket(responses, 1 << 20).serve(call), WAIT_S)
+    engine: Any = SimpleNamespace(settings=SimpleNamespace(body_bytes=1 << 20), keyring=None)
+    await asyncio.wait_for(responses_socket.ResponsesSocket(responses, engine).serve(call), WAIT_S)
     accepted, told, closed = sent
     assert accepted["type"] == "websocket.accept"
     assert json.loads(told["text"])["error"]["code"] == "websocket_connection_limit_reached"

@@ -52,7 +52,7 @@ class _Client:
     def __init__(self, engine: Engine, kernel: str, call: Call) -> None:
         self._engine = engine
         self._kernel = kernel
-        self._socket = Websocket(call)
+        self._socket = Websocket(call, engine.keyring)
         self._caller: Caller = call.caller
         self._writer = Writer(kernel)
         self._asker = Asker(engine, kernel, call.caller)

@@ -28,5 +28,5 @@ def mount(agent: Agent) -> Mount:
         *FilesApi(agent).operations(),
         *models.operations(PREFIX, agent.models),
     ]
-    socket = ResponsesSocket(responses, agent.engine.settings.body_bytes)
+    socket = ResponsesSocket(responses, agent.engine)
     return Mount(PREFIX, operations, errors.refuse, sockets=(Socket(PATH, socket.serve, EXECUTE),))

@@ -20,13 +20,14 @@ from onehop.errors import (
     ProblemError,
     UnsupportedParameterError,
 )
+from onehop.sessions import Engine
 from onehop.wires.openai import errors
 from onehop.wires.openai.members import optional_flag
 from onehop.wires.openai.responses import Responses, Stored
 from onehop.wires.websocket import POLICY, TOO_MANY, Websocket
 
 MAX_AGE_S = 3600.0
-"""As OpenAI's connections; what its key may do is looked at when it begins."""
+"""As OpenAI's connections."""
 MAX_WAITING = 16
 CREATE = "response.create"
 
@@ -34,21 +35,21 @@ _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 class ResponsesSocket:
-    def __init__(self, responses: Responses, body_bytes: int) -> None:
+    def __init__(self, responses: Responses, engine: Engine) -> None:
         self._responses = responses
-        self._body_bytes = body_bytes
+        self._engine = engine
 
     async def serve(self, call: Call) -> None:
         """Until the client goes, or for MAX_AGE_S."""
-        await _Connection(self._responses, self._body_bytes, call).run()
+        await _Connection(self._responses, self._engine, call).run()
 
 
 class _Connection:
-    def __init__(self, responses: Responses, body_bytes: int, call: Call) -> None:
+    def __init__(self, responses: Responses, engine: Engine, call: Call) -> None:
         self._responses = responses
-        self._body_bytes = body_bytes
+        self._most_bytes = engine.settings.body_bytes
         self._call = call
-        self._socket = Websocket(call)
+        self._socket = Websocket(call, engine.keyring)
         self._near: dict[str, Stored] = {}
         self._waiting: asyncio.Queue[str | bytes] = asyncio.Queue(MAX_WAITING)
         self._waiting_bytes = 0
@@ -59,7 +60,7 @@ class _Connection:
     async def _listen(self) -> None:
         while True:
             raw = await self._socket.receive()
-            if self._waiting.full() or self._waiting_bytes > self._body_bytes:
+            if self._waiting.full() or self._waiting_bytes > self._most_bytes:
                 await self._socket.close(TOO_MANY, "too many requests are waiting already")
                 return
             self._waiting_bytes += len(raw)
