@@ -13,7 +13,19 @@ from typing import Any
 import msgspec
 
 from onehop.agent.events import LoopEnd, LoopEvent, LoopRequest
-from onehop.agent.model import ImagePart, Message, ModelRequest, Options, RawPart, TextDelta, TextPart
+from onehop.agent.model import (
+    CallPart,
+    ImagePart,
+    Message,
+    ModelRequest,
+    Options,
+    Part,
+    RawPart,
+    ReasoningPart,
+    ResultPart,
+    TextDelta,
+    TextPart,
+)
 from onehop.agent.service import Agent
 from onehop.api.asgi import JSON, Call, encode_json
 from onehop.api.resources import Body, Operation
@@ -69,7 +81,7 @@ class Compaction:
         loop = LoopRequest(
             request=ModelRequest(
                 model=request.model.model,
-                messages=[*conversation, Message("user", [TextPart(ASK)])],
+                messages=[*map(_told, conversation), Message("user", [TextPart(ASK)])],
                 options=Options(),
                 dialect="responses",
             ),
@@ -100,6 +112,19 @@ class Compaction:
         await call.answer(encode_json(answer), headers=[JSON])
 
 
+def _told(message: Message) -> Message:
+    """For the model that summarises: calls and results as text, as some servers take them only beside their tools."""
+    parts: list[Part] = []
+    for part in message.parts:
+        if isinstance(part, CallPart):
+            parts.append(TextPart(f"[You called {part.name}: {part.arguments}]"))
+        elif isinstance(part, ResultPart):
+            parts += [TextPart("[It gave:]"), *part.content]
+        elif not isinstance(part, ReasoningPart):
+            parts.append(part)
+    return Message(message.role, parts or [TextPart("[nothing said]")])
+
+
 def _said(message: Message) -> dict[str, Any] | None:
     """What the user said, as an item that a request may send back; None when it was something else."""
     content: list[dict[str, Any]] = []
@@ -107,7 +132,7 @@ def _said(message: Message) -> dict[str, Any] | None:
         if isinstance(part, TextPart) and not part.text.startswith(SUMMARY_HEAD):
             content.append({"type": "input_text", "text": part.text})
         elif isinstance(part, ImagePart):
-            url = f"data:{part.media_type};base64,{part.data}"
+            url = part.url or f"data:{part.media_type};base64,{part.data}"
             content.append({"type": "input_image", "image_url": url, "detail": "auto"})
         elif isinstance(part, RawPart):
             content.append(part.raw)
