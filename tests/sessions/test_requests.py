@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from onehop.config import Settings, load
 from onehop.errors import InvalidJsonError, InvalidPathError, InvalidRequestError, ProblemError, TooLargeError
-from onehop.sessions import requests
+from onehop.sessions import bounds, requests
 from onehop.sessions.requests import ExecuteOnceRequest, ExecuteRequest, SessionRequest
 
 ONCE = msgspec.json.Decoder(ExecuteOnceRequest)
@@ -91,7 +91,7 @@ def test_a_field_of_the_session_is_explained() -> None:
 def test_bounds_of_an_execution(small: Settings, fields: dict[str, Any], error: type[ProblemError]) -> None:
     request = requests.decode(IN_SESSION, json.dumps(fields).encode())
     with pytest.raises(error) as caught:
-        requests.execution_spec(request, small, "exe_1", grace_s=0)
+        bounds.execution_spec(request, small, "exe_1", grace_s=0)
     assert type(caught.value) is error
 
 
@@ -100,14 +100,14 @@ def test_bounds_of_an_execution(small: Settings, fields: dict[str, Any], error: 
 def test_ceilings_of_a_sandbox(small: Settings, field: str, value: int) -> None:
     request = requests.decode(SESSION, json.dumps({field: value}).encode())
     with pytest.raises(InvalidRequestError, match="the most is"):
-        requests.sandbox_spec(request, small, owner="", one_shot=False)
+        bounds.sandbox_spec(request, small, owner="", one_shot=False)
 
 
 def test_a_lifetime_cannot_outlive_the_ceiling(small: Settings) -> None:
     for field in ("idle_timeout_s", "max_age_s"):
         request = requests.decode(SESSION, json.dumps({field: 1e9}).encode())
         with pytest.raises(InvalidRequestError, match=field):
-            requests.lifetime(request, small)
+            bounds.lifetime(request, small)
 
 
 @pytest.mark.parametrize(
@@ -117,14 +117,14 @@ def test_a_lifetime_cannot_outlive_the_ceiling(small: Settings) -> None:
 def test_paths_that_name_no_file(path: str) -> None:
     request = ExecuteRequest(code="1", files={path: "x"})
     with pytest.raises(InvalidPathError):
-        requests.contents(request, 1000)
+        bounds.contents(request, 1000)
 
 
 def test_files_over_the_quota_are_refused_before_anything_is_written() -> None:
     request = requests.decode(IN_SESSION, b'{"code": "1", "files": {"a": "xxx", "b": {"base64": "AAAA"}}}')
-    assert requests.contents(request, 6) == {"a": b"xxx", "b": b"\0\0\0"}
+    assert bounds.contents(request, 6) == {"a": b"xxx", "b": b"\0\0\0"}
     with pytest.raises(TooLargeError):
-        requests.contents(request, 5)
+        bounds.contents(request, 5)
 
 
 json_values = st.recursive(
@@ -144,9 +144,9 @@ def test_no_body_raises_anything_but_a_problem(body: bytes) -> None:
     defaults = Settings()
     try:
         request = requests.decode(ONCE, body)
-        requests.execution_spec(request, defaults, "exe_1", grace_s=0)
-        requests.sandbox_spec(request, defaults, owner="", one_shot=True)
-        requests.contents(request, 1000)
+        bounds.execution_spec(request, defaults, "exe_1", grace_s=0)
+        bounds.sandbox_spec(request, defaults, owner="", one_shot=True)
+        bounds.contents(request, 1000)
     except ProblemError as error:
         assert error.status in (400, 413, 422)  # noqa: PT017 - most bodies are refused, some are fine
         json.dumps(error.document(), allow_nan=False)

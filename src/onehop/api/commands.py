@@ -12,9 +12,10 @@ from onehop.api.resources import Body, Operation
 from onehop.config import MIB
 from onehop.sessions import Engine
 from onehop.sessions.answers import Answer, CommandInfo, CommandList
+from onehop.sessions.bounds import signal_number
 from onehop.sessions.caller import EXECUTE, READ
 from onehop.sessions.claims import Replay
-from onehop.sessions.requests import CommandRequest, SignalRequest, decode, signal_number
+from onehop.sessions.requests import CommandRequest, SignalRequest, decode
 from onehop.sessions.run import Run, new_id
 
 BODY_BYTES = 4 * MIB

@@ -19,7 +19,7 @@ from msgspec import Meta
 from onehop import errors
 from onehop.config import MIB, Settings
 from onehop.errors import InvalidRequestError, ProblemError
-from onehop.sessions import requests
+from onehop.sessions import bounds
 from onehop.sessions.caller import Caller
 from onehop.sessions.claims import Claims, Replay
 from onehop.sessions.commands import Commands
@@ -118,7 +118,7 @@ class Batches:
             raise InvalidRequestError(f"items: {len(items)} are too many, the most is {most}", field="items")
         at_once = self._settings.batch_parallel
         if parallel is not None:
-            at_once = int(requests.at_most("parallel", parallel, at_once))
+            at_once = int(bounds.at_most("parallel", parallel, at_once))
         others = others or {}
         checked = [
             item if index in others else self._checked(index, item, caller)
@@ -159,7 +159,7 @@ class Batches:
                         "session: a command needs one; for a shell in a sandbox of its own run code with !",
                         field="session",
                     )
-                requests.command_spec(item.command, self._settings, "")
+                bounds.command_spec(item.command, self._settings, "")
             elif item.execute is not None:
                 place += ".execute"
                 self._check_code(item.execute, item.session, caller)
@@ -181,19 +181,19 @@ class Batches:
             return_files=True,
         )
         try:
-            requests.execution_spec(code, self._settings, "", grace_s=0.0)
+            bounds.execution_spec(code, self._settings, "", grace_s=0.0)
         except errors.TooLargeError as error:
             raise errors.TooLargeError(f"the arguments are too long: {error.detail}", **error.extra) from None
         return BatchItem(execute=code)
 
     def _check_code(self, asked: ExecuteOnceRequest, session: str | None, caller: Caller) -> None:
         settings = self._settings
-        requests.execution_spec(asked, settings, "", grace_s=0.0)
+        bounds.execution_spec(asked, settings, "", grace_s=0.0)
         room = settings.max_workspace_mb * MIB
         if session is None:
             if asked.context != "main":
                 raise InvalidRequestError("context: only a session has others than 'main'", field="context")
-            spec = requests.sandbox_spec(asked, settings, owner="", one_shot=True, limits=caller.limits)
+            spec = bounds.sandbox_spec(asked, settings, owner="", one_shot=True, limits=caller.limits)
             room = spec.workspace_bytes
         else:
             for name in sorted(AT_CREATION):
@@ -206,7 +206,7 @@ class Batches:
                     "return_files: a session's files are there to be asked for", field="return_files"
                 )
         if asked.files:
-            requests.contents(asked, room)
+            bounds.contents(asked, room)
         if asked.tools:
             self._tooling.check(asked.tools, caller)
 

@@ -10,7 +10,7 @@ from typing import Literal, cast
 
 from onehop import errors
 from onehop.config import Settings
-from onehop.sessions import requests
+from onehop.sessions import bounds
 from onehop.sessions.answers import ContextInfo
 from onehop.sessions.caller import LOCAL, Caller
 from onehop.sessions.registry import Registry
@@ -34,7 +34,7 @@ class Contexts:
             self._registry.check_open()
             session.touch()
             if request.cwd:
-                requests.check_path(request.cwd)
+                bounds.check_path(request.cwd)
             name = request.name or f"ctx-{secrets.token_hex(4)}"
             return _context(
                 await self._client.create_context(

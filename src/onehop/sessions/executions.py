@@ -14,7 +14,7 @@ from typing import cast
 from onehop import errors
 from onehop.config import Settings
 from onehop.crash import reached
-from onehop.sessions import files, requests
+from onehop.sessions import bounds, files
 from onehop.sessions.answers import Answer, FileInfo
 from onehop.sessions.caller import LOCAL, Caller
 from onehop.sessions.calls import MAX_LISTED, ToolAnswer
@@ -77,7 +77,7 @@ class Executions:
         registry = self._registry
         session = await registry.find(session_id, caller)
         registry.check_open()
-        spec = requests.execution_spec(
+        spec = bounds.execution_spec(
             request, self._settings, name or new_id("exe"), grace_s=self._settings.grace_s
         )
         if spec.imports is None:
@@ -85,7 +85,7 @@ class Executions:
         if session.settings.env:
             spec.env = {**session.settings.env, **spec.env}
         toolset = self._tooling.toolset(request, session.settings.tools, caller, spec)
-        contents = requests.contents(request, session.workspace_bytes) if request.files else {}
+        contents = bounds.contents(request, session.workspace_bytes) if request.files else {}
         context = request.context
         before = session.runs.get(context)
         if before is not None and before.resumed:
@@ -138,7 +138,7 @@ class Executions:
         """
         session = await self._registry.find(session_id, caller)
         self._registry.check_open()
-        spec = requests.command_spec(request, self._settings, name or new_id("exe"))
+        spec = bounds.command_spec(request, self._settings, name or new_id("exe"))
         if session.settings.env:
             spec.env = {**session.settings.env, **spec.env}
         if session.commands() >= self._settings.max_commands:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from onehop import errors
 from onehop.config import Settings
 from onehop.crash import reached
-from onehop.sessions import requests
+from onehop.sessions import bounds
 from onehop.sessions.answers import SessionInfo
 from onehop.sessions.caller import LOCAL, Caller
 from onehop.sessions.imports import import_rules
@@ -65,14 +65,12 @@ class Lifetimes:
         """
         self._registry.check_open()
         name = name or new_id("ses")
-        spec = requests.sandbox_spec(
-            request, self._settings, owner=name, one_shot=False, limits=caller.limits
-        )
-        settings = StoredSettings(limits_of(spec), *requests.lifetime(request, self._settings))
+        spec = bounds.sandbox_spec(request, self._settings, owner=name, one_shot=False, limits=caller.limits)
+        settings = StoredSettings(limits_of(spec), *bounds.lifetime(request, self._settings))
         settings.key = caller.key
         settings.pinned = request.pinned
-        settings.metadata = requests.metadata(request.metadata, self._settings)
-        settings.env = requests.check_env(request.env, self._settings)
+        settings.metadata = bounds.metadata(request.metadata, self._settings)
+        settings.env = bounds.check_env(request.env, self._settings)
         settings.token = token
         settings.tools = request.tools
         self._tooling.check(settings.tools, caller)
@@ -156,7 +154,7 @@ class Lifetimes:
         """
         session = await self._registry.find(session_id, caller)
         self._registry.check_open()
-        settings = requests.changed(change, session.settings, session.created_at, self._settings)
+        settings = bounds.changed(change, session.settings, session.created_at, self._settings)
         if settings != session.settings:
             await self._store.change_session(session.id, settings.encoded())
             session.settings = settings

@@ -9,7 +9,7 @@ from onehop.config import Settings
 from onehop.crash import reached
 from onehop.errors import EngineError, InvalidRequestError, OnehopError, TooManyError
 from onehop.protocol import Entry
-from onehop.sessions import files, requests
+from onehop.sessions import bounds, files
 from onehop.sessions.answers import FileInfo
 from onehop.sessions.caller import Caller, label
 from onehop.sessions.calls import ToolSet
@@ -50,12 +50,12 @@ class OneShots:
             raise InvalidRequestError(
                 "context: a sandbox of its own has only 'main'; make a session for more", field="context"
             )
-        spec = requests.execution_spec(request, self._settings, name, grace_s=0.0)
-        box_spec = requests.sandbox_spec(
+        spec = bounds.execution_spec(request, self._settings, name, grace_s=0.0)
+        box_spec = bounds.sandbox_spec(
             request, self._settings, owner=label(caller), one_shot=True, limits=caller.limits
         )
         toolset = self._tooling.toolset(request, (), caller, spec)
-        contents = requests.contents(request, box_spec.workspace_bytes) if request.files else {}
+        contents = bounds.contents(request, box_spec.workspace_bytes) if request.files else {}
         if self.running >= self._settings.max_concurrent:
             raise TooManyError(f"{self.running} executions run already; try again when one has ended")
         self._quotas.admit(caller, spec, sandbox=True)

@@ -8,10 +8,11 @@ from typing import Any
 
 from onehop.config import MIB, Settings
 from onehop.errors import InvalidRequestError
+from onehop.sessions.bounds import at_most
 from onehop.sessions.caller import Caller
 from onehop.sessions.calling import Calls
 from onehop.sessions.calls import Dispatcher, ToolChoice, ToolSet, decode_toolset
-from onehop.sessions.requests import ExecuteRequest, at_most
+from onehop.sessions.requests import ExecuteRequest
 from onehop.sessions.run import Run
 from onehop.store import Store, ToolCallRow
 from onehop.supervisor.client import SupervisorClient

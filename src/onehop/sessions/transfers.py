@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from onehop import errors
 from onehop.config import Settings
 from onehop.protocol import Entry
-from onehop.sessions import files, requests
+from onehop.sessions import bounds, files, requests
 from onehop.sessions.answers import FileInfo, FileList
 from onehop.sessions.caller import LOCAL, Caller
 from onehop.sessions.registry import Registry
@@ -24,7 +24,7 @@ list_ = list  # a method has the name
 
 def _check_folder(folder: str) -> None:
     if folder:
-        requests.check_path(folder)
+        bounds.check_path(folder)
 
 
 class Transfers:
@@ -43,7 +43,7 @@ class Transfers:
         return FileList([files.info(entry) for entry in entries], truncated)
 
     async def stat(self, session_id: str, path: str, caller: Caller = LOCAL) -> Entry:
-        requests.check_path(path)
+        bounds.check_path(path)
         async with self._transfer(session_id, caller) as (_, porter), files.step("look at the file"):
             return await porter.stat(path)
 
@@ -57,7 +57,7 @@ class Transfers:
             offset: first byte, counted from the end if negative.
             length: most bytes, all if negative.
         """
-        requests.check_path(path)
+        bounds.check_path(path)
         async with self._transfer(session_id, caller) as (_, porter):
             async with files.step("hand out the file"):
                 entry, chunks = await porter.read(path, offset=offset, length=length)
@@ -67,7 +67,7 @@ class Transfers:
         self, session_id: str, path: str, content: AsyncIterator[bytes], caller: Caller = LOCAL
     ) -> FileInfo:
         """Creates or replaces a file whole; on any error nothing has changed."""
-        requests.check_path(path)
+        bounds.check_path(path)
         self._registry.check_open()
         async with self._transfer(session_id, caller) as (session, porter):
             entry = await files.write(porter, path, files.at_most(content, session.workspace_bytes))
@@ -78,7 +78,7 @@ class Transfers:
         self, session_id: str, path: str, caller: Caller = LOCAL, *, recursive: bool = False
     ) -> None:
         """A file, or with `recursive` a folder and all that is in it."""
-        requests.check_path(path)
+        bounds.check_path(path)
         async with self._transfer(session_id, caller) as (session, porter):
             async with files.step("delete it"):
                 await porter.delete(path, recursive=recursive)
@@ -88,8 +88,8 @@ class Transfers:
         self, session_id: str, path: str, request: requests.MoveRequest, caller: Caller = LOCAL
     ) -> FileInfo:
         """A file or folder. Raises ConflictError when something is there that must not be replaced."""
-        requests.check_path(path)
-        requests.check_path(request.move_to)
+        bounds.check_path(path)
+        bounds.check_path(request.move_to)
         async with self._transfer(session_id, caller) as (session, porter):
             async with files.step("move it"):
                 entry = await porter.move(path, request.move_to, overwrite=request.overwrite)
