@@ -21,10 +21,6 @@ from tests.wires.conftest import Models
 
 CODE: Any = {"type": "code_interpreter", "container": {"type": "auto"}}
 WAIT_S = 20.0
-# The SDK opens its connection as websockets 17 wants it no longer.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:connect.. must be used as a context manager:DeprecationWarning"
-)
 
 
 @pytest.fixture

@@ -20,19 +20,17 @@ from onehop.agent.model import ReasoningDelta, RefusalDelta, TextDelta, Tokens, 
 from onehop.agent.service import Agent
 from onehop.api.asgi import JSON, Call, encode_json
 from onehop.api.resources import Body, Operation
-from onehop.errors import InvalidJsonError, ProblemError
+from onehop.errors import ProblemError
 from onehop.sessions.caller import EXECUTE
 from onehop.sessions.run import new_id
 from onehop.wires import extras, streaming
-from onehop.wires.openai import chat_request, errors
+from onehop.wires.openai import chat_request, errors, members
 
 PATH = "/v1/chat/completions"
 DONE = b"data: [DONE]\n\n"
 FINISH = {"answer": "stop", "pause": "stop", "refusal": "content_filter",
           "foreign_calls": "tool_calls", "suspended": "tool_calls"}  # fmt: skip
 """By LoopEnd.reason; what a limit or a guard ended is `length`, and `usage.onehop` says which."""
-
-_decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 class Chat:
@@ -56,7 +54,7 @@ class Chat:
 
     async def complete(self, call: Call) -> None:
         call.require_type(b"application/json")
-        request = chat_request.read(_document(await call.body(self._settings.body_bytes)))
+        request = chat_request.read(members.document(await call.body(self._settings.body_bytes)))
         more = extras.read(call, request.extras)
         loop = self._loop_request(call, request, more)
         run = self._agent.loop.run(loop)
@@ -285,10 +283,3 @@ def usage(end: LoopEnd) -> dict[str, Any]:
 
 def _call(name: str, function: str, arguments: str) -> dict[str, Any]:
     return {"id": name, "type": "function", "function": {"name": function, "arguments": arguments}}
-
-
-def _document(body: bytes | bytearray) -> dict[str, Any]:
-    try:
-        return _decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidJsonError(f"the body is no JSON object: {error}") from None

@@ -10,8 +10,6 @@ import time
 from base64 import urlsafe_b64encode
 from typing import Any
 
-import msgspec
-
 from onehop.agent.events import LoopEnd, LoopEvent, LoopRequest
 from onehop.agent.model import (
     CallPart,
@@ -29,11 +27,11 @@ from onehop.agent.model import (
 from onehop.agent.service import Agent
 from onehop.api.asgi import JSON, Call, encode_json
 from onehop.api.resources import Body, Operation
-from onehop.errors import InvalidJsonError, InvalidRequestError, UpstreamError
+from onehop.errors import InvalidRequestError, UpstreamError
 from onehop.sessions.caller import EXECUTE
 from onehop.sessions.run import new_id
 from onehop.wires import streaming
-from onehop.wires.openai import responses_request
+from onehop.wires.openai import members, responses_request
 from onehop.wires.openai.responses import PATH, Responses
 from onehop.wires.openai.responses_items import SUMMARY, SUMMARY_HEAD
 from onehop.wires.openai.responses_output import usage
@@ -44,8 +42,6 @@ ASK = (
     "and what is still open. Write only the summary."
 )
 MEMBERS = ("model", "input", "instructions", "previous_response_id")
-
-_decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 class Compaction:
@@ -69,10 +65,7 @@ class Compaction:
 
     async def compact(self, call: Call) -> None:
         call.require_type(b"application/json")
-        try:
-            document = _decode(await call.body(self._agent.engine.settings.body_bytes))
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise InvalidJsonError(f"the body is no JSON object: {error}") from None
+        document = members.document(await call.body(self._agent.engine.settings.body_bytes))
         request = responses_request.read({name: document[name] for name in MEMBERS if name in document})
         before = await self._responses.before(call, request)
         conversation = [*before, *request.model.messages]

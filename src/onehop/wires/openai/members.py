@@ -7,11 +7,21 @@ from typing import Any
 
 import msgspec
 
-from onehop.errors import InvalidRequestError
+from onehop.errors import InvalidJsonError, InvalidRequestError
 from onehop.wires.extras import Extras
 
 DATA_URL = re.compile(r"data:([\w.+/-]+)(?:;[\w.+-]+=[^;,]*)*;base64,", re.ASCII)
 """With its parameters, which no kind of upstream has a word for; source: RFC 2397."""
+
+_decode = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+def document(raw: str | bytes | bytearray) -> dict[str, Any]:
+    """A body, or a message of a websocket. Raises InvalidJsonError."""
+    try:
+        return _decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidJsonError(f"what came is no JSON object: {error}") from None
 
 
 def extras(given: Any) -> Extras | None:

@@ -18,7 +18,6 @@ from onehop.agent.service import Agent
 from onehop.api.asgi import JSON, Call, encode_json
 from onehop.api.resources import Body, Operation
 from onehop.errors import (
-    InvalidJsonError,
     InvalidRequestError,
     PreviousResponseNotFoundError,
     ResponseNotFoundError,
@@ -27,7 +26,7 @@ from onehop.errors import (
 from onehop.sessions.caller import EXECUTE, READ
 from onehop.sessions.run import new_id
 from onehop.wires import extras, streaming
-from onehop.wires.openai import responses_request
+from onehop.wires.openai import members, responses_request
 from onehop.wires.openai.responses_items import IN_PLACE
 from onehop.wires.openai.responses_output import Output
 from onehop.wires.openai.responses_request import ResponsesRequest
@@ -56,7 +55,6 @@ class Stored(msgspec.Struct, kw_only=True):
     session: str = ""
 
 
-_decode = msgspec.json.Decoder(dict[str, Any]).decode
 _encode_messages = msgspec.msgpack.Encoder().encode
 _decode_messages = msgspec.msgpack.Decoder(list[Message]).decode
 _decode_stored = msgspec.msgpack.Decoder(Stored).decode
@@ -96,10 +94,7 @@ class Responses:
 
     async def create(self, call: Call) -> None:
         call.require_type(b"application/json")
-        try:
-            document = _decode(await call.body(self._settings.body_bytes))
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise InvalidJsonError(f"the body is no JSON object: {error}") from None
+        document = members.document(await call.body(self._settings.body_bytes))
         stream, output, run = await self.begin(call, document, None)
         if stream:
             head = b"".join(_chunk(one) for one in output.begin())

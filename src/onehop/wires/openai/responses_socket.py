@@ -10,19 +10,15 @@ import asyncio
 from contextlib import aclosing
 from typing import Any
 
-import msgspec
-
 from onehop.api.asgi import Call, encode_json
 from onehop.errors import (
     InternalError,
-    InvalidJsonError,
     InvalidRequestError,
     ProblemError,
     UnsupportedParameterError,
 )
 from onehop.sessions import Engine
-from onehop.wires.openai import errors
-from onehop.wires.openai.members import optional_flag
+from onehop.wires.openai import errors, members
 from onehop.wires.openai.responses import Responses, Stored
 from onehop.wires.websocket import POLICY, TOO_MANY, Websocket
 
@@ -30,8 +26,6 @@ MAX_AGE_S = 3600.0
 """As OpenAI's connections."""
 MAX_WAITING = 16
 CREATE = "response.create"
-
-_decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 class ResponsesSocket:
@@ -89,7 +83,7 @@ class _Connection:
 
     async def _answer(self, document: dict[str, Any]) -> bool:
         """One response. False when it failed; raises ProblemError when it did not begin."""
-        generate = optional_flag(document.pop("generate", None), "generate") is not False
+        generate = members.optional_flag(document.pop("generate", None), "generate") is not False
         _, output, run = await self._responses.begin(self._call, document, self._near, generate=generate)
         begun = False
         async with aclosing(run) as events:
@@ -123,10 +117,7 @@ class _Connection:
 
 def _request(raw: str | bytes) -> dict[str, Any]:
     """The body of a request of Responses, with `generate`. Raises InvalidRequestError."""
-    try:
-        document = _decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidJsonError(f"the message is no JSON object: {error}") from None
+    document = members.document(raw)
     kind = document.pop("type", None)
     if kind != CREATE:
         raise InvalidRequestError(f"type: expected {CREATE}, got {str(kind)[:40]!r}", field="type")
