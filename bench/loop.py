@@ -184,6 +184,7 @@ def conversations(setup: Setup) -> Row:
     began = time.monotonic()
     if setup.onehop is not None:
         row.series[ONEHOP] = asyncio.run(_conversations(setup.onehop.port, stamps))
+        _end_sessions(setup.onehop.port)
     row.series[UPSTREAM] = asyncio.run(_conversations(setup.models.port, stamps))
     row.seconds = time.monotonic() - began
     row.notes.append(
@@ -210,6 +211,13 @@ async def _conversations(port: int, stamps: int) -> Series:
     await asyncio.gather(*(_conversation(port, number, stamps, series) for number in range(CONVERSATIONS)))
     series.wall_s = time.perf_counter() - began
     return series
+
+
+def _end_sessions(port: int) -> None:
+    """What the rows on the loop leave behind would be counted by those on memory."""
+    with Client(port) as client:
+        for one in client.request("GET", "/api/sessions")["sessions"]:
+            client.request("DELETE", f"/api/sessions/{one['id']}")
 
 
 async def _conversation(port: int, number: int, stamps: int, series: Series) -> None:

@@ -132,6 +132,18 @@ def test_history_of_values(session: Session) -> None:
     assert value(session.run("Out[3][0]")) == "'two'"
 
 
+def test_old_values_are_forgotten_without_a_word(session: Session) -> None:
+    session.run("get_ipython().displayhook.cache_size = 20")
+    first = session.run("'first'")
+    assert value(first) == "'first'"
+    for number in range(30):
+        outcome = session.run(str(number))
+        assert (value(outcome), outcome.stdout, outcome.stderr) == (str(number), "", "")
+    assert value(session.run("(_, len(Out) <= 20, 'first' in Out.values(), '_2' in globals())")) == (
+        "(29, True, False, False)"
+    )
+
+
 def test_a_printer_that_the_user_registers(session: Session) -> None:
     session.run(
         "get_ipython().display_formatter.formatters['text/html'].for_type(int, lambda n: f'<i>{n}</i>')"

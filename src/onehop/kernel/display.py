@@ -96,6 +96,13 @@ class DisplayHook(BaseDisplayHook):
         if not self.shell.cells.keep(result):
             super().update_user_ns(result)
 
+    def cull_cache(self) -> None:
+        """Forgets the oldest values of a long session; IPython warns of it in the midst of a cell's output."""
+        out = self.shell.user_ns.get("_oh", {})
+        for number in sorted(out)[: max(int(len(out) * self.cull_fraction), 2)]:
+            self.shell.user_ns.pop(f"_{number}", None)
+            del out[number]
+
     def log_output(self, format_dict: dict[str, Any]) -> None:
         pass  # IPython would keep every output for ever, pictures too
 
