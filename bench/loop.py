@@ -183,8 +183,11 @@ def conversations(setup: Setup) -> Row:
     stamps = setup.count(STAMPS)
     began = time.monotonic()
     if setup.onehop is not None:
-        row.series[ONEHOP] = asyncio.run(_conversations(setup.onehop.port, stamps))
-        _end_sessions(setup.onehop.port)
+        with Client(setup.onehop.port) as client:
+            before = _sessions(client)
+            row.series[ONEHOP] = asyncio.run(_conversations(setup.onehop.port, stamps))
+            for name in _sessions(client) - before:  # they would be counted by the row on memory
+                client.request("DELETE", f"/api/sessions/{name}")
     row.series[UPSTREAM] = asyncio.run(_conversations(setup.models.port, stamps))
     row.seconds = time.monotonic() - began
     row.notes.append(
@@ -213,11 +216,8 @@ async def _conversations(port: int, stamps: int) -> Series:
     return series
 
 
-def _end_sessions(port: int) -> None:
-    """What the rows on the loop leave behind would be counted by those on memory."""
-    with Client(port) as client:
-        for one in client.request("GET", "/api/sessions")["sessions"]:
-            client.request("DELETE", f"/api/sessions/{one['id']}")
+def _sessions(client: Client) -> set[str]:
+    return {one["id"] for one in client.request("GET", "/api/sessions")["sessions"]}
 
 
 async def _conversation(port: int, number: int, stamps: int, series: Series) -> None:
