@@ -1,12 +1,14 @@
 """CPU time, page faults and context switches per execution, by process: figures that a busy machine blurs little.
 
 `python -m bench.cpu [fresh|live] [N] [CLIENTS]` runs `1+1` N times against a server of its own, as root, and reads
-/proc before and after. It must never be a target by itself: what a user feels is time, see speed.py.
+/proc before and after; `calls` and `mcp` make N calls of a tool from one cell, `lambda` sends N small functions. It
+must never be a target by itself: what a user feels is time, see speed.py.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 import threading
 import time
@@ -14,11 +16,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench import system
-from bench.cells import ADD
+from bench.calls import TOOLS
+from bench.cells import ADD, WrongAnswerError
 from bench.client import Client, body, run
 from bench.server import Home, onehop_server
 
 WARM_UP = 20
+CALLS = """
+call = tools.{tool}.noop
+for _ in range({count}):
+    call()
+"""
+CALLED = {"calls": "noop_tools", "mcp": "noop_mcp"}
+LAMBDA = "lambda x: sum(x) if isinstance(x, list) else 0"
 REST_S = 1.0
 """After the last answer: sandboxes end and others are made in their place."""
 
@@ -107,11 +117,56 @@ def measure(kind: str, count: int, clients: int) -> list[str]:
         return [*lines, f"{'all':16} {total:8.3f} ms for each of {count}, {clients} clients"]
 
 
+def profile(kind: str, count: int) -> list[str]:
+    """One line per process that was at work. `kind` is `calls`, `mcp` or `lambda`."""
+    with Home() as home, onehop_server(home) as server, Client(server.port) as client:
+        if kind in CALLED:
+            path = f"/api/sessions/{client.post('/api/sessions', b'{}')['id']}/execute"
+            warm_up, request = (
+                body(code=CALLS.format(tool=CALLED[kind], count=some), tools=TOOLS, timeout_s=60)
+                for some in (WARM_UP, count)
+            )
+            times = 1
+        else:
+            path, times = "/api/lambda", count
+            warm_up = request = body(code=LAMBDA, args=[[1, 2, 3]])
+        for _ in range(WARM_UP):
+            client.post(path, warm_up)
+        time.sleep(REST_S)
+        before = {pid: _own(pid) for pid in system.descendants(server.pid)}
+        began = time.perf_counter()
+        for _ in range(times):
+            answer = client.post(path, request)
+            if answer["status"] != "ok":
+                raise WrongAnswerError(str(answer)[:500])
+        took_ms = (time.perf_counter() - began) * 1000
+        rows = [
+            (_label(pid, server.pid), _own(pid), use)
+            for pid, use in before.items()
+            if Path(f"/proc/{pid}").exists()
+        ]
+    busy = [one for one in rows if one[1].cpu_ms - one[2].cpu_ms > took_ms / 100]
+    lines = [
+        f"{name:24} {after.since(use, count)}" for name, after, use in sorted(busy, key=lambda one: one[0])
+    ]
+    return [*lines, f"{'time':24} {took_ms / count:8.3f} ms for each of {count}"]
+
+
+def _label(pid: int, server_pid: int) -> str:
+    module = re.search(r"-m (onehop\.[\w.]+)", system.command_line(pid))
+    inside = system.namespace_depth(pid) > system.namespace_depth(system.supervisor_of(server_pid))
+    name = Path(f"/proc/{pid}/comm").read_text().strip()
+    return f"in a sandbox: {name}" if inside else module[1] if module else name
+
+
 def main() -> int:
     if os.geteuid() != 0:
         print("bench.cpu needs root: the processes are closed to others", file=sys.stderr)
         return 2
     kind, count, clients = (*sys.argv[1:], *("fresh", "400", "1")[len(sys.argv) - 1 :])
+    if kind in (*CALLED, "lambda"):
+        print("\n".join(profile(kind, int(count))))
+        return 0
     for line in measure(kind, int(count), 1 if kind == "live" else int(clients)):
         print(line)
     return 0
