@@ -1,8 +1,9 @@
 """Named points at which the gateway ends itself by SIGKILL, for tests that ask what such a death loses.
 
 `ONEHOP_CRASH_AT=point[:n]`: when `point` is reached the n-th time (default: the first). `ONEHOP_CRASH_AT=@FILE`
-reads the same text from a file each time a point is reached, and empties the file before it crashes, so that a
-test can aim at a running server. Without the variable `reached` does nothing; this must never cost a request more.
+reads the same text from a file each time a point is reached, so that a test can aim at a running server. Before it
+crashes it renames the file to FILE.PID: of a test that takes its order back and a gateway that carries it out,
+exactly one has the file. Without the variable `reached` does nothing; this must never cost a request more.
 """
 
 from __future__ import annotations
@@ -59,8 +60,10 @@ class _Armed:
         if self._count < int(times or 1):
             return
         if self._file:
-            with open(self._file, "w"):  # the next gateway lives
-                pass
+            try:
+                os.rename(self._file, f"{self._file}.{os.getpid()}")  # the next gateway lives
+            except FileNotFoundError:
+                return  # taken back meanwhile
         os.kill(os.getpid(), signal.SIGKILL)
 
     def _read(self) -> None:

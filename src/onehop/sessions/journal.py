@@ -7,13 +7,14 @@ it is acknowledged, and it is acknowledged only when its result is committed.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator
 
 from onehop.config import MIB, Settings
 from onehop.crash import reached
-from onehop.errors import EngineError, ExecutionNotFoundError
+from onehop.errors import EngineError, ExecutionNotFoundError, QuotaExceededError, UnavailableError
 from onehop.sessions.answers import Answer
 from onehop.sessions.caller import Caller
 from onehop.sessions.quotas import Quotas
@@ -122,8 +123,11 @@ class Journal:
         return None
 
     async def tool_calls(self, execution: str, after: int, most: int, caller: Caller) -> list[ToolCallRow]:
-        """Calls of tools that have ended and are committed. Raises ExecutionNotFoundError."""
-        await self.run(execution, caller)
+        """Calls of tools that have ended. Raises ExecutionNotFoundError."""
+        if await self.run(execution, caller) is not None:
+            # Who was told of a call's end finds it here, however far the writer is.
+            with contextlib.suppress(QuotaExceededError, UnavailableError):  # what is committed can be read
+                await self._store.flush()
         return await self._store.tool_calls(execution, after, most)
 
     # --- asked for again ------------------------------------------------------------------------------

@@ -28,11 +28,13 @@ class Tasks:
             task.cancel()
         await self._group.__aexit__(None, None, None)
 
-    def spawn(self, work: Coroutine[Any, Any, object]) -> None:
+    def spawn(self, work: Coroutine[Any, Any, object]) -> asyncio.Task[None]:
         """Runs `work`. A failure is a defect: it is logged, and the other tasks go on."""
         task = self._group.create_task(_guarded(work))
         self._own.add(task)
         task.add_done_callback(self._own.discard)
+        task.add_done_callback(lambda _: work.close())  # of a task that was cancelled before it began
+        return task
 
     async def finish(self, work: Coroutine[Any, Any, T]) -> T:
         """The outcome of `work`, which goes on to its end even if the caller is cancelled meanwhile."""
@@ -44,14 +46,15 @@ class Tasks:
             except Exception as error:  # noqa: BLE001 - raised in the caller
                 if not outcome.cancelled():
                     outcome.set_exception(error)
-            except BaseException:
-                outcome.cancel()
-                raise
             else:
                 if not outcome.cancelled():
                     outcome.set_result(result)
 
-        self.spawn(carry())
+        def ended(_: object) -> None:
+            work.close()
+            outcome.cancel()  # whoever waits for what was cancelled
+
+        self.spawn(carry()).add_done_callback(ended)
         return await outcome
 
 
